@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Name what is in a picture.
+
+published weights   python inference.py --arch resnet50 --image cat.jpg
+own checkpoint      python inference.py --model output/resnet50/best.safetensors --image cat.jpg
+MegEngine weights   python inference.py --arch resnet50 --model weights.pkl --image cat.jpg
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Optional, Sequence
+
+from official.vision.classification.engine import flags
+from official.vision.classification.engine.predictor import PredictConfig, predict
+from official.vision.classification.preprocess import parse_preprocess
+
+EXAMPLE = Path(__file__).resolve().parent / "official" / "assets" / "example.png"
+
+
+def parser() -> flags.Parser:
+    """The command line."""
+    summary, epilog = __doc__.split("\n\n", 1)
+    parser = flags.Parser(summary, epilog)
+    parser.add_argument(
+        "-i",
+        "--image",
+        default=str(EXAMPLE),
+        metavar="FILE",
+        help="picture (default: a drawn star)",
+    )
+    flags.add_weights(parser)
+    parser.add_argument(
+        "--top-k", type=flags.positive, default=5, metavar="K", help="classes told (default: 5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument(
+        "--save-image", metavar="FILE", help="save the picture with its classes below, .png or .jpg"
+    )
+    flags.add_device(parser)
+    return parser
+
+
+def start(args: argparse.Namespace) -> int:
+    """Predict as the flags say."""
+    return predict(
+        PredictConfig(
+            image=args.image,
+            arch=args.arch,
+            model=args.model,
+            num_classes=args.num_classes,
+            preprocess=parse_preprocess(args.preprocess) if args.preprocess else None,
+            device=args.device,
+            top_k=args.top_k,
+            json=args.json,
+            save_image=args.save_image,
+        )
+    )
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the script; return its exit code."""
+    return flags.run(start, flags.parse(parser(), argv), "inference.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The networks: pure modules, no files and no network."""

@@ -1,0 +1,114 @@
+"""Parameters and multiply-adds of a network, counted from its structure: no device, no hooks."""
+
+from dataclasses import dataclass, replace
+from typing import Optional, Sequence, Tuple
+
+import megengine.module as M
+
+
+@dataclass
+class Cost:
+    """A running total while one image passes through a network, and the map it has become.
+
+    ``macs`` counts the multiply-adds of convolutions and linear layers. ``elementwise`` counts
+    what MMPreTrain's tables add to them: 2 per element for a normalisation, 1 for a ReLU and
+    1 per input element for a pooling, so that ``macs + elementwise`` is their "FLOPs".
+    """
+
+    channels: int
+    height: int
+    width: int
+    params: int = 0
+    macs: int = 0
+    elementwise: int = 0
+
+    @property
+    def elements(self) -> int:
+        return self.channels * self.height * self.width
+
+    def conv(self, conv: M.Conv2d) -> "Cost":
+        self._slide(conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        self.channels = conv.out_channels
+        kernel_height, kernel_width = conv.kernel_size
+        weights = (
+            conv.out_channels * (conv.in_channels // conv.groups) * kernel_height * kernel_width
+        )
+        self.params += weights + (conv.out_channels if conv.bias is not None else 0)
+        self.macs += weights * self.height * self.width
+        return self
+
+    def norm(self, norm: M.Module) -> "Cost":
+        if getattr(norm, "weight", None) is not None:  # a scale and a shift per channel
+            self.params += 2 * self.channels
+        self.elementwise += 2 * self.elements
+        return self
+
+    def relu(self) -> "Cost":
+        self.elementwise += self.elements
+        return self
+
+    def max_pool(self, pool: M.MaxPool2d) -> "Cost":
+        self.elementwise += self.elements
+        self._slide(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding), (1, 1))
+        return self
+
+    def global_pool(self) -> "Cost":
+        self.elementwise += self.elements
+        self.height = self.width = 1
+        return self
+
+    def linear(self, linear: M.Linear) -> "Cost":
+        weights = linear.in_features * linear.out_features
+        self.params += weights + (linear.out_features if linear.bias is not None else 0)
+        self.macs += weights
+        self.channels = linear.out_features
+        return self
+
+    def sequence(self, modules: M.Module) -> "Cost":
+        """A projection shortcut: convolutions and normalisations in a row, or the identity."""
+        for module in modules if isinstance(modules, M.Sequential) else ():
+            if isinstance(module, M.Conv2d):
+                self.conv(module)
+            else:
+                self.norm(module)
+        return self
+
+    def branch(self) -> "Cost":
+        """A second path that starts where this one is now."""
+        return replace(self, params=0, macs=0, elementwise=0)
+
+    def join(self, other: "Cost") -> "Cost":
+        """Add what another path cost; both must end in the same shape."""
+        mine = (self.channels, self.height, self.width)
+        if mine != (other.channels, other.height, other.width):
+            raise ValueError(f"branches end in different shapes: {mine} and {other}")
+        self.params += other.params
+        self.macs += other.macs
+        self.elementwise += other.elementwise
+        return self
+
+    def _slide(
+        self,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+    ) -> None:
+        size = zip((self.height, self.width), kernel, stride, padding, dilation)
+        self.height, self.width = (
+            (length + 2 * pad - spread * (k - 1) - 1) // step + 1
+            for length, k, step, pad, spread in size
+        )
+
+
+def complexity(
+    model: M.Module, height: int, width: Optional[int] = None, in_channels: int = 3
+) -> Cost:
+    """What one ``(in_channels, height, width)`` image costs in ``model``."""
+    cost = Cost(in_channels, height, width or height)
+    model.complexity(cost)
+    return cost
+
+
+def _pair(value: object) -> Tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)

@@ -1,0 +1,52 @@
+"""``pretrained=`` on every network, without this room knowing where weights come from.
+
+The networks do no I/O. The zoo, which does, hands its loader over when the package is imported
+(``official/vision/classification/__init__.py``).
+"""
+
+import functools
+from typing import Callable, Optional, Union
+
+import megengine.module as M
+
+Pretrained = Union[bool, str]  # False, True (the default weights), a row's name, or a path
+Loader = Callable[[M.Module, str, Pretrained], None]
+
+_loader: Optional[Loader] = None
+
+_ARGUMENTS = """
+
+    Keyword arguments (see ``ResNet``):
+        pretrained: False; True for the default weights; the name of a published row; or the
+            path of a weight file. Weights are checked before they are used.
+        num_classes: logits per image. With ``pretrained``, a number other than the weights'
+            starts a new classifier and says so.
+        zero_init_residual, replace_stride_with_dilation, norm, in_channels.
+
+    Returns:
+        the network in training mode; it takes ``(N, 3, H, W)`` float32 and returns logits.
+    """
+
+
+def set_loader(loader: Loader) -> None:
+    """Say who fills a network when ``pretrained`` is not False."""
+    global _loader  # noqa: PLW0603
+    _loader = loader
+
+
+def accepts_pretrained(build: Callable[..., M.Module]) -> Callable[..., M.Module]:
+    """Give a network function the argument ``pretrained`` and the shared part of its docstring."""
+
+    @functools.wraps(build)
+    def build_and_fill(pretrained: Pretrained = False, **kwargs) -> M.Module:
+        model = build(**kwargs)
+        if pretrained:
+            if _loader is None:
+                raise RuntimeError(
+                    "pretrained= needs the zoo: import official.vision.classification"
+                )
+            _loader(model, build.__name__, pretrained)
+        return model
+
+    build_and_fill.__doc__ = (build.__doc__ or "") + _ARGUMENTS
+    return build_and_fill

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Test a network on the validation images of a folder.
+
+published weights   python test.py --data DIR --arch resnet50
+own checkpoint      python test.py --data DIR --model output/resnet50/best.safetensors
+MegEngine weights   python test.py --data DIR --arch resnet50 --model weights.pkl
+
+DIR holds val/ (or test/) with one folder of images per class. Every image counts once, on any
+number of devices.
+"""
+
+import argparse
+import sys
+from typing import Optional, Sequence
+
+from official.vision.classification.engine import flags
+from official.vision.classification.engine.tester import TestConfig, test
+from official.vision.classification.preprocess import parse_preprocess
+
+
+def parser() -> flags.Parser:
+    """The command line."""
+    summary, epilog = __doc__.split("\n\n", 1)
+    parser = flags.Parser(summary, epilog)
+    flags.add_data(parser, "val/")
+    flags.add_weights(parser)
+    parser.add_argument(
+        "-b",
+        "--batch-size",
+        type=flags.positive,
+        default=100,
+        metavar="N",
+        help="images per device and step (default: 100)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the counts and percentages there as well"
+    )
+    flags.add_devices(parser)
+    flags.add_workers(parser)
+    return parser
+
+
+def start(args: argparse.Namespace) -> int:
+    """Test as the flags say."""
+    return test(
+        TestConfig(
+            data=args.data,
+            arch=args.arch,
+            model=args.model,
+            num_classes=args.num_classes,
+            preprocess=parse_preprocess(args.preprocess) if args.preprocess else None,
+            topology=flags.topology(args),
+            device=args.device,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            print_freq=args.print_freq,
+            json=args.json,
+        )
+    )
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the script; return its exit code."""
+    return flags.run(start, flags.parse(parser(), argv), "test.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
