@@ -1,0 +1,1 @@
+"""What a network eats: image folders, transforms, samplers and the loader."""

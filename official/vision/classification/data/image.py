@@ -1,0 +1,68 @@
+"""Reading one image file."""
+
+from pathlib import Path
+from typing import Union
+
+import cv2
+import numpy as np
+
+from ..errors import DataError
+
+_JPEG_START = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def read_image(path: Union[str, Path]) -> np.ndarray:
+    """Decode a file to ``(H, W, 3)`` uint8, BGR, turned upright by its EXIF tag.
+
+    Raises:
+        DataError: naming the file, when it is missing, empty, cut short or no image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data:
+        raise DataError(f"{path}: the file is empty")
+    if _is_cut_short(data):
+        raise DataError(f"{path}: the image is cut short; fetch the file again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # among others, more pixels than OpenCV allows
+        image = None
+    if image is None:
+        raise DataError(f"{path}: not an image that OpenCV can read")
+    return image
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end; decoders fill the missing part with grey."""
+    if data.startswith(_JPEG_START):
+        return _JPEG_END not in data[_jpeg_scan_start(data) :]
+    if data.startswith(_PNG_START):
+        return _PNG_END not in data[-4096:]
+    return False
+
+
+def _jpeg_scan_start(data: bytes) -> int:
+    """Where the first scan begins, past headers that may hold a thumbnail with its own end mark.
+
+    From here on the end mark cannot occur by chance: entropy-coded 0xff bytes are stuffed
+    (ITU-T T.81, B.1.1.5).
+    """
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xDA:  # start of scan
+            return at
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
