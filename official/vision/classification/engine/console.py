@@ -1,0 +1,116 @@
+"""What a run shows and writes down: lines, a progress bar, log.txt and metrics.jsonl."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from tqdm import tqdm
+
+
+class Meter:
+    """The last value of a quantity and its mean since the last reset."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.reset()
+
+    def reset(self) -> None:
+        self.last = self.sum = 0.0
+        self.count = 0
+
+    def update(self, value: float, count: int = 1) -> None:
+        self.last = value
+        self.sum += value * count
+        self.count += count
+
+    @property
+    def mean(self) -> float:
+        return self.sum / max(self.count, 1)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.last:.3f} ({self.mean:.3f})"
+
+
+class Console:
+    """Lines to stdout and a progress bar to stderr, from rank 0 only.
+
+    Args:
+        speak: False on the other ranks, which stay silent.
+        folder: where log.txt and metrics.jsonl are kept, None for nowhere.
+    """
+
+    def __init__(self, speak: bool = True, folder: Optional[Path] = None):
+        self.speak = speak
+        self.folder = folder if speak else None
+        self.live = speak and sys.stderr.isatty()  # a bar is drawn; else lines tell the progress
+        self._bar: Optional[tqdm] = None
+
+    def line(self, text: str) -> None:
+        """A line that matters: always shown."""
+        if self.speak:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        self._log(text)
+
+    def tick(self, text: str) -> None:
+        """A line on the progress: shown where there is no bar."""
+        if self.live:
+            self._log(text)
+        else:
+            self.line(text)
+
+    def start_bar(self, description: str, total: int, initial: int = 0, unit: str = "img") -> None:
+        """Draw a bar until ``stop_bar``, where there is a terminal."""
+        self._bar = tqdm(
+            desc=description,
+            total=total,
+            initial=initial,
+            unit=unit,
+            unit_scale=True,
+            leave=False,
+            disable=not self.live,
+            file=sys.stderr,
+        )
+
+    def advance(self, count: int, **postfix: str) -> None:
+        """Move the bar on by ``count``."""
+        if self._bar is not None:
+            self._bar.update(count)
+            if postfix:
+                self._bar.set_postfix(postfix, refresh=False)
+
+    def stop_bar(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def metrics(self, **values: Any) -> None:
+        """Append one JSON object to metrics.jsonl."""
+        if self.folder is not None:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop what was written after ``step``: a resumed run writes it again."""
+        if self.folder is not None and (self.folder / "metrics.jsonl").exists():
+            kept = [row for row in read_metrics(self.folder) if row["step"] <= step]
+            text = "".join(json.dumps(row) + "\n" for row in kept)
+            (self.folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+
+    def _log(self, text: str) -> None:
+        if self.folder is not None:
+            with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+
+def read_metrics(folder: Path) -> List[Dict[str, Any]]:
+    """The rows of a run's metrics.jsonl; a last line that a crash cut short is left out."""
+    rows = []
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

@@ -1,0 +1,42 @@
+"""A run's learning curves as a picture."""
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .console import read_metrics
+
+
+def draw_curves(folder: Path) -> Path:
+    """Draw ``curves.png`` from ``metrics.jsonl``: loss, accuracy and learning rate by epoch."""
+    rows = read_metrics(folder)
+    train = [row for row in rows if row["event"] == "train"]
+    epochs = [row for row in rows if row["event"] == "epoch"]
+    figure = Figure(figsize=(12, 3.6), constrained_layout=True)
+    FigureCanvasAgg(figure)
+    loss, accuracy, rate = figure.subplots(1, 3)
+
+    loss.plot(_column(train, "epoch"), _column(train, "loss"), label="training", alpha=0.7)
+    loss.plot(_column(epochs, "epoch"), _column(epochs, "val_loss"), "o-", label="validation")
+    loss.set(title="Cross-entropy", xlabel="epoch", ylim=(0, None))
+
+    accuracy.plot(_column(train, "epoch"), _column(train, "top1"), label="training", alpha=0.7)
+    accuracy.plot(_column(epochs, "epoch"), _column(epochs, "val_top1"), "o-", label="validation")
+    accuracy.set(title="Top-1 accuracy (%)", xlabel="epoch", ylim=(0, 100))
+
+    rate.plot(_column(train, "epoch"), _column(train, "lr"), color="tab:gray")
+    rate.set(title="Learning rate", xlabel="epoch", ylim=(0, None))
+
+    for axes in (loss, accuracy, rate):
+        axes.grid(alpha=0.3)
+        axes.set_xlim(left=0)
+    for axes in (loss, accuracy):
+        axes.legend()
+    path = folder / "curves.png"
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def _column(rows: list, name: str) -> list:
+    return [row[name] for row in rows]

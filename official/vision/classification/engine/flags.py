@@ -1,0 +1,214 @@
+"""Command lines: the flags the three scripts share, and how they fail."""
+
+import argparse
+import difflib
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from typing import Callable, NoReturn, Optional, Sequence
+
+from ..distributed.launch import Topology
+from ..errors import UserError
+from ..preprocess import PRESETS
+
+DEFAULT_DATA = "/data/datasets/imagenet"
+
+
+class Parser(argparse.ArgumentParser):
+    """Help that shows defaults; errors of one line that name the nearest flag."""
+
+    def __init__(self, description: str, epilog: str):
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        found = re.match(r"unrecognized arguments: (--?[^\s=]+)", message)
+        if found:
+            near = difflib.get_close_matches(found[1], self._option_string_actions, n=1)
+            if near:
+                message = f"unknown flag {found[1]}; did you mean {near[0]}?"
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace, prog: str) -> int:
+    """Call ``main(args)``; turn a user's error into a line on stderr and its exit code."""
+    # MegEngine switches denormal numbers off, and numpy remarks on it when it is asked for limits.
+    warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
+    logging.basicConfig(level=logging.WARNING, format=f"{prog}: %(message)s")
+    try:
+        return main(args)
+    except UserError as error:
+        if args.debug:
+            traceback.print_exc()
+        sys.stderr.write(f"{prog}: error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{prog}: interrupted\n")
+        return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        return 141
+
+
+def add_data(parser: argparse.ArgumentParser, contents: str) -> None:
+    """--data and its aliases."""
+    parser.add_argument(
+        "-d",
+        "--data",
+        "--dataset-dir",
+        "--data_dir",
+        metavar="DIR",
+        default=DEFAULT_DATA,
+        help=f"folder with {contents}, one folder of images per class each (default: %(default)s)",
+    )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """--arch, --model, --num-classes and --preprocess of a network that is already trained."""
+    parser.add_argument(
+        "-a",
+        "--arch",
+        "--model-name",
+        metavar="NAME",
+        help="network (default: the one the weights name, else resnet18)",
+    )
+    parser.add_argument(
+        "-m",
+        "--model",
+        "--ckpt_path",
+        metavar="FILE",
+        help="weights or checkpoint (default: the network's published weights, downloaded once)",
+    )
+    parser.add_argument(
+        "--num-classes", type=positive, metavar="N", help="classes (default: the weights')"
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="HOW",
+        help=f"override the weights' preprocessing: {', '.join(PRESETS)}, or YAML or JSON, inline "
+        "or a file, with order, mean, std, resize, crop, interpolation",
+    )
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """--device."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "gpu", "cpu"),
+        default="auto",
+        help="auto takes a GPU where there is one (default: auto)",
+    )
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """--device and the flags that spread a job over several."""
+    group = parser.add_argument_group("devices")
+    add_device(group)
+    group.add_argument(
+        "-n",
+        "--ngpus",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="GPUs on this node, one process each (default: 1)",
+    )
+    group.add_argument(
+        "--distribute",
+        type=_boolean,
+        default=True,
+        metavar="BOOL",
+        help="false: one process, whatever --ngpus and --world-size say",
+    )
+    group.add_argument(
+        "--world-size", type=positive, default=1, metavar="N", help="number of nodes (default: 1)"
+    )
+    group.add_argument(
+        "--rank", type=natural, default=0, metavar="N", help="this node's number (default: 0)"
+    )
+    group.add_argument(
+        "--dist-addr", default="localhost", metavar="HOST", help="node 0 (default: localhost)"
+    )
+    group.add_argument(
+        "--dist-port", type=positive, default=23456, metavar="PORT", help="there (default: 23456)"
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """--workers and --print-freq."""
+    parser.add_argument(
+        "-j",
+        "--workers",
+        type=natural,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="threads that prepare images, per process (default here: %(default)s)",
+    )
+    parser.add_argument(
+        "-p",
+        "--print-freq",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="steps between two lines of progress (default: 20)",
+    )
+
+
+def topology(args: argparse.Namespace) -> Topology:
+    """Which processes the flags ask for."""
+    if not args.distribute:
+        return Topology()
+    return Topology(args.ngpus, args.world_size, args.rank, args.dist_addr, args.dist_port)
+
+
+def positive(text: str) -> int:
+    """A flag's value that must be 1, 2, 3, …"""
+    return _integer(text, 1)
+
+
+def natural(text: str) -> int:
+    """A flag's value that must be 0, 1, 2, …"""
+    return _integer(text, 0)
+
+
+def positive_float(text: str) -> float:
+    """A flag's value that must be a number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    """Read the command line; what contradicts itself is refused."""
+    args = parser.parse_args(argv)
+    if hasattr(args, "rank") and args.rank >= args.world_size:
+        parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
+    return args
+
+
+def _integer(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
+    return value
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return words[text.lower()]

@@ -1,0 +1,105 @@
+"""Testing a network on a folder of images."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from ..data.folder import load_split
+from ..data.loader import Loader
+from ..data.normalize import Normalize
+from ..data.sampler import eval_batches
+from ..data.transforms import EvalTransform
+from ..distributed.collectives import rank, world_size
+from ..distributed.launch import Topology, launch
+from ..errors import UserError
+from ..preprocess import Preprocess
+from .console import Console, Meter
+from .device import choose_device, prepare, use_device
+from .evaluator import Result, evaluate
+from .network import open_network
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """What is tested, on what, and how it is told."""
+
+    data: str
+    arch: Optional[str] = None
+    model: Optional[str] = None
+    num_classes: Optional[int] = None
+    preprocess: Optional[Preprocess] = None
+    topology: Topology = Topology()
+    device: str = "auto"
+    batch_size: int = 100
+    workers: int = 2
+    print_freq: int = 20
+    json: Optional[str] = None
+
+
+def test(config: TestConfig) -> int:
+    """Count how many images of the validation set are classified right; return the exit code.
+
+    Raises:
+        UserError: for what the user can mend.
+    """
+    device = choose_device(config.device, config.topology.ngpus)
+    return launch(_test_on_this_rank, config.topology, config, device)
+
+
+def _test_on_this_rank(config: TestConfig, device: str) -> int:
+    use_device(device)
+    folder = load_split(config.data, "val")
+    network = open_network(config.arch, config.model, config.num_classes, config.preprocess)
+    folder = network.label(folder)
+    console = Console(rank() == 0)
+    loader = Loader(
+        folder,
+        EvalTransform(network.preprocess),
+        network.preprocess.order,
+        eval_batches(len(folder), config.batch_size, rank(), world_size()),
+        workers=config.workers,
+    )
+    console.start_bar("Test", len(folder))
+    result = evaluate(
+        prepare(network.model, device),
+        loader,
+        Normalize(network.preprocess),
+        len(folder),
+        report=_Reporter(console, config.print_freq),
+    )
+    console.stop_bar()
+    console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
+    if config.json and rank() == 0:
+        _write_json(Path(config.json), result)
+    return 0
+
+
+class _Reporter:
+    """The seed's line after every ``print_freq`` batches."""
+
+    def __init__(self, console: Console, print_freq: int):
+        self.console = console
+        self.print_freq = print_freq
+        self.step = 0
+        self.meters = [Meter(name) for name in ("Loss", "Acc@1", "Acc@5", "Time")]
+        self.last_time = time.perf_counter()
+
+    def __call__(self, batch: Result) -> None:
+        now = time.perf_counter()
+        values = (batch.loss, batch.top1, batch.top5, now - self.last_time)
+        self.last_time = now
+        for meter, value in zip(self.meters, values):
+            meter.update(value, batch.total)
+        if self.step % self.print_freq == 0:
+            self.console.tick(f"Test step {self.step}, " + " ".join(map(str, self.meters)))
+        self.console.advance(batch.total * world_size())
+        self.step += 1
+
+
+def _write_json(path: Path, result: Result) -> None:
+    try:
+        path.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,199 @@
+"""Filling a network with the weights of a file, every tensor or none."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import megengine.module as M
+import numpy as np
+
+from ..errors import UsageError, WeightsError
+from ..preprocess import Preprocess
+from ..resnet.pretrained import Pretrained
+from .cards import BY_NAME, Card, default_card
+from .download import fetch
+from .readers import read_weights
+
+MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
+DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's tensors, and what their file says about them where it says anything."""
+
+    path: Path
+    tensors: Dict[str, np.ndarray]
+    arch: Optional[str] = None
+    classes: Optional[Tuple[str, ...]] = None
+    preprocess: Optional[Preprocess] = None
+
+    @property
+    def num_classes(self) -> Optional[int]:
+        """Rows of the classifier."""
+        head = self.tensors.get("fc.weight")
+        return None if head is None or head.ndim != 2 else len(head)
+
+
+def load_weights(path: Union[str, Path]) -> Weights:
+    """Read a weight file of any kind this project knows, or one of its own checkpoints.
+
+    Raises:
+        WeightsError: naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    file = read_weights(path)
+    if DESCRIPTION not in file.metadata:
+        return Weights(path, file.tensors)
+    description = _parse(path, file.metadata[DESCRIPTION])
+    tensors = {
+        name[len(MODEL_PREFIX) :]: tensor
+        for name, tensor in file.tensors.items()
+        if name.startswith(MODEL_PREFIX)
+    }
+    return Weights(
+        path,
+        tensors or file.tensors,
+        arch=description.get("arch"),
+        classes=tuple(description["classes"]) if description.get("classes") else None,
+        preprocess=_preprocess(path, description.get("preprocess")),
+    )
+
+
+def fill(model: M.Module, weights: Weights, new_head: bool = False) -> None:
+    """Give ``model`` the weights after checking every name, shape and value.
+
+    Args:
+        new_head: leave the classifier as it is where only the number of classes differs.
+
+    Raises:
+        WeightsError: listing what does not fit; the network is then untouched.
+    """
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    tensors = dict(weights.tensors)
+    if new_head and _other_classes(expected, tensors):
+        logger.warning(
+            "%s: has %d classes; the classifier starts anew with %d",
+            weights.path,
+            len(tensors["fc.weight"]),
+            expected["fc.weight"][0],
+        )
+        kept = model.state_dict()
+        tensors.update({name: kept[name] for name in ("fc.weight", "fc.bias")})
+    problems = _problems(expected, tensors)
+    if problems:
+        raise WeightsError(f"{weights.path}: does not fit the network: {'; '.join(problems)}")
+    model.load_state_dict(
+        {
+            name: np.ascontiguousarray(tensors[name], np.float32).reshape(shape)
+            for name, shape in expected.items()
+        }
+    )
+
+
+def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
+    """What ``pretrained=`` does; see ``resnet.pretrained``.
+
+    Raises:
+        UsageError: when there are no such weights.
+        WeightsError: when they cannot be had or do not fit.
+    """
+    card = find_card(arch, pretrained)
+    if card is None:
+        fill(model, load_weights(str(pretrained)), new_head=True)
+        return
+
+    def check(path: Path) -> None:
+        fill(model, load_weights(path), new_head=True)
+
+    tensor_bytes = 4 * sum(value.size for value in model.state_dict().values())
+    path = fetch(card, check, max_bytes=2 * tensor_bytes + (64 << 20))
+    check(path)
+
+
+def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
+    """The card that ``pretrained`` names for ``arch``; None when it is a path.
+
+    Raises:
+        UsageError: when there is none, or it belongs to another network.
+    """
+    if pretrained is True:
+        card = default_card(arch)
+        if card is None:
+            raise UsageError(f"there are no published weights for {arch}; give a weight file")
+        return card
+    card = BY_NAME.get(str(pretrained))
+    if card is None:
+        if not Path(pretrained).exists():
+            rows = [row.name for row in BY_NAME.values() if row.arch == arch]
+            raise UsageError(
+                f"pretrained {pretrained!r}: neither a file nor a row of {arch} "
+                f"({', '.join(rows) or 'which has none'})"
+            )
+        return None
+    if card.arch != arch:
+        raise UsageError(f"{card.name} are weights of {card.arch}, not of {arch}")
+    return card
+
+
+def _problems(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> List[str]:
+    """What keeps ``tensors`` from filling a network, one phrase per kind."""
+    missing = [name for name in expected if name not in tensors]
+    foreign = [name for name in tensors if name not in expected]
+    common = [name for name in expected if name in tensors]
+    shapes = [
+        f"{name} is {tensors[name].shape}, not {tuple(expected[name])}"
+        for name in common
+        if not _same_shape(tensors[name].shape, expected[name])
+    ]
+    broken = [name for name in common if not np.isfinite(tensors[name]).all()]
+    kinds = {
+        "missing": missing,
+        "not in the network": foreign,
+        "of another shape": shapes,
+        "not finite": broken,
+    }
+    return [f"{_some(names)} {kind}" for kind, names in kinds.items() if names]
+
+
+def _same_shape(found: Tuple[int, ...], expected: Tuple[int, ...]) -> bool:
+    """Equal but for ones: BN tensors are (C,) or (1, C, 1, 1) by the version that saved them."""
+    if tuple(found) == tuple(expected):
+        return True
+    vector = [size for size in expected if size != 1]
+    return len(vector) <= 1 and [size for size in found if size != 1] == vector
+
+
+def _other_classes(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> bool:
+    wanted, found = expected.get("fc.weight"), tensors.get("fc.weight")
+    if wanted is None or found is None or found.ndim != 2 or "fc.bias" not in tensors:
+        return False
+    return found.shape[1] == wanted[1] and found.shape[0] != wanted[0]
+
+
+def _parse(path: Path, text: str) -> Dict[str, Any]:
+    try:
+        description = json.loads(text)
+    except ValueError:
+        description = None
+    if not isinstance(description, dict):
+        raise WeightsError(f"{path}: its description is damaged; use another copy")
+    return description
+
+
+def _preprocess(path: Path, values: Any) -> Optional[Preprocess]:
+    if values is None:
+        return None
+    try:
+        return Preprocess.from_dict(values)
+    except UsageError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _some(names: List[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,0 +1,89 @@
+"""Networks by name."""
+
+import difflib
+from fnmatch import fnmatch
+from typing import Callable, Dict, List, Optional
+
+import megengine.module as M
+
+from ..errors import UsageError
+from ..resnet import cifar, model
+from ..resnet.pretrained import Pretrained
+from .cards import BY_NAME, default_card
+
+ARCHS: Dict[str, Callable[..., M.Module]] = {
+    build.__name__: build
+    for build in (
+        model.resnet18,
+        model.resnet34,
+        model.resnet50,
+        model.resnet101,
+        model.resnet152,
+        model.resnext50_32x4d,
+        model.resnext101_32x8d,
+        model.wide_resnet50_2,
+        model.wide_resnet101_2,
+        cifar.resnet20_cifar,
+        cifar.resnet32_cifar,
+        cifar.resnet44_cifar,
+        cifar.resnet56_cifar,
+        cifar.resnet110_cifar,
+    )
+}
+
+
+def list_models(pattern: Optional[str] = None, pretrained: Optional[bool] = None) -> List[str]:
+    """Names that ``get_model`` takes: networks and published rows.
+
+    Args:
+        pattern: a shell pattern such as ``"resnet*_in1k"``.
+        pretrained: True for names with weights, False for those without.
+    """
+    names = sorted({*ARCHS, *BY_NAME})
+    if pattern is not None:
+        names = [name for name in names if fnmatch(name, pattern)]
+    if pretrained is not None:
+        names = [name for name in names if _has_weights(name) == pretrained]
+    return names
+
+
+def get_model(name: str, pretrained: Pretrained = False, **kwargs) -> M.Module:
+    """Build the network ``name``; ``kwargs`` are those of ``ResNet``.
+
+    Args:
+        name: a network (``resnet50``) or a row (``resnet50_fbaug_in1k``).
+        pretrained: False; True for the row's weights, or a network's default ones; the name of
+            another row; or the path of a weight file.
+
+    Raises:
+        UsageError: for an unknown name, with the nearest ones.
+        WeightsError: when the weights cannot be had or do not fit.
+    """
+    arch = arch_of(name)
+    if pretrained is True and name in BY_NAME:
+        pretrained = name
+    return ARCHS[arch](pretrained=pretrained, **kwargs)
+
+
+def arch_of(name: str) -> str:
+    """The network behind a name.
+
+    Raises:
+        UsageError: for an unknown name, with the nearest ones.
+    """
+    if name in BY_NAME:
+        return BY_NAME[name].arch
+    if name in ARCHS:
+        return name
+    raise UsageError(unknown("network", name, [*ARCHS, *BY_NAME]))
+
+
+def unknown(kind: str, name: str, known: List[str]) -> str:
+    """A message for a name that is not there, with those it may have meant."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
+    return f"unknown {kind} {name!r}: {hint}"
+
+
+def _has_weights(name: str) -> bool:
+    return name in BY_NAME or default_card(name) is not None
