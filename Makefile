@@ -1,0 +1,32 @@
+# Plain `make` lists the targets. Each one that needs packages first makes or updates .venv;
+# PYTHON=/path/to/python3.10 chooses the interpreter of a new .venv.
+
+.PHONY: help setup setup-dev demo test lint format clean
+.NOTPARALLEL: # two targets must not install into .venv at once
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+
+setup: ## make .venv: MegEngine and the other pinned packages (1 GB download)
+	@bash tools/setup_env.sh
+
+setup-dev:
+	@bash tools/setup_env.sh --dev
+
+demo: setup ## see it work on the CPU
+	.venv/bin/python tools/demo.py
+
+test: setup-dev ## run the tests, one worker per core
+	.venv/bin/python -m pytest -n auto --maxprocesses 8
+
+lint: setup-dev ## check style and format
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+
+format: setup-dev ## rewrite files in the project's format
+	.venv/bin/python -m ruff check --fix --exit-zero --quiet .
+	.venv/bin/python -m ruff format .
+
+clean: ## delete caches (.venv and the results of training stay)
+	rm -rf .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
