@@ -20,8 +20,7 @@ EXAMPLE = Path(__file__).resolve().parent / "official" / "assets" / "example.png
 
 def parser() -> flags.Parser:
     """The command line."""
-    summary, epilog = __doc__.split("\n\n", 1)
-    parser = flags.Parser(summary, epilog)
+    parser = flags.Parser("inference.py", __doc__)
     parser.add_argument(
         "-i",
         "--image",
@@ -60,7 +59,7 @@ def start(args: argparse.Namespace) -> int:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the script; return its exit code."""
-    return flags.run(start, flags.parse(parser(), argv), "inference.py")
+    return flags.run(parser(), start, argv)
 
 
 if __name__ == "__main__":

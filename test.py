@@ -20,8 +20,7 @@ from official.vision.classification.preprocess import parse_preprocess
 
 def parser() -> flags.Parser:
     """The command line."""
-    summary, epilog = __doc__.split("\n\n", 1)
-    parser = flags.Parser(summary, epilog)
+    parser = flags.Parser("test.py", __doc__)
     flags.add_data(parser, "val/")
     flags.add_weights(parser)
     parser.add_argument(
@@ -61,7 +60,7 @@ def start(args: argparse.Namespace) -> int:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the script; return its exit code."""
-    return flags.run(start, flags.parse(parser(), argv), "test.py")
+    return flags.run(parser(), start, argv)
 
 
 if __name__ == "__main__":

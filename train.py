@@ -23,8 +23,7 @@ from official.vision.classification.zoo.models import arch_of
 
 def parser() -> flags.Parser:
     """The command line."""
-    summary, epilog = __doc__.split("\n\n", 1)
-    parser = flags.Parser(summary, epilog)
+    parser = flags.Parser("train.py", __doc__)
     flags.add_data(parser, "train/ and val/")
     parser.add_argument(
         "-a",
@@ -134,7 +133,7 @@ def start(args: argparse.Namespace) -> int:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the script; return its exit code."""
-    return flags.run(start, flags.parse(parser(), argv), "train.py")
+    return flags.run(parser(), start, argv)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ One safetensors file holds ``model.<name>`` and ``optimizer.<parameter>.<state>`
 metadata holds a JSON description and a digest of everything. There is no pickle in it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import numpy as np
 from megengine import Tensor
 from safetensors.numpy import save
 
-from ..errors import WeightsError
+from ..errors import UserError, WeightsError
 from ..preprocess import Preprocess
 from ..zoo.load import DESCRIPTION, MODEL_PREFIX
 from ..zoo.readers import read_weights
@@ -103,13 +104,24 @@ def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``; at any instant it holds the old content or the new."""
+    """Replace ``path`` by ``data``; at any instant it holds the old content or the new.
+
+    Raises:
+        UserError: when the disk is full or the folder is gone.
+    """
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror}; what was there before is kept"
+        ) from None
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name itself, not only the content, survives a power cut

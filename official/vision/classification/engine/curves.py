@@ -13,8 +13,9 @@ def draw_curves(folder: Path) -> Path:
     rows = read_metrics(folder)
     train = [row for row in rows if row["event"] == "train"]
     epochs = [row for row in rows if row["event"] == "epoch"]
-    figure = Figure(figsize=(12, 3.6), constrained_layout=True)
+    figure = Figure(figsize=(12, 3.6))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.14, top=0.9, wspace=0.17)
     loss, accuracy, rate = figure.subplots(1, 3)
 
     loss.plot(_column(train, "epoch"), _column(train, "loss"), label="training", alpha=0.7)
@@ -31,8 +32,8 @@ def draw_curves(folder: Path) -> Path:
     for axes in (loss, accuracy, rate):
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)
-    for axes in (loss, accuracy):
-        axes.legend()
+    loss.legend(loc="upper right")
+    accuracy.legend(loc="lower right")
     path = folder / "curves.png"
     figure.savefig(path, dpi=100)
     return path

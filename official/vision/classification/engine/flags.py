@@ -20,8 +20,11 @@ DEFAULT_DATA = "/data/datasets/imagenet"
 class Parser(argparse.ArgumentParser):
     """Help that shows defaults; errors of one line that name the nearest flag."""
 
-    def __init__(self, description: str, epilog: str):
+    def __init__(self, prog: str, doc: str):
+        """``doc`` is the script's docstring: what it does, a blank line, examples."""
+        description, epilog = doc.split("\n\n", 1)
         super().__init__(
+            prog=prog,
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,13 +41,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace, prog: str) -> int:
-    """Call ``main(args)``; turn a user's error into a line on stderr and its exit code."""
+def run(
+    parser: Parser,
+    start: Callable[[argparse.Namespace], int],
+    argv: Optional[Sequence[str]],
+) -> int:
+    """Call ``start`` with the flags; turn a user's error into a line on stderr and an exit code."""
+    args = parse(parser, argv)
+    prog = parser.prog
     # MegEngine switches denormal numbers off, and numpy remarks on it when it is asked for limits.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     logging.basicConfig(level=logging.WARNING, format=f"{prog}: %(message)s")
     try:
-        return main(args)
+        return start(args)
     except UserError as error:
         if args.debug:
             traceback.print_exc()

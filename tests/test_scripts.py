@@ -1,0 +1,164 @@
+"""The three scripts as a user meets them: help, defaults, exit codes, and errors of one line."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import megengine as mge
+import pytest
+
+from official.vision.classification.resnet.cifar import resnet20_cifar
+from official.vision.classification.resnet.model import resnet18
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(name):
+    """Import a script by its path; ``import test`` would find Python's own."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SCRIPTS = {name: load(name) for name in ("train", "test", "inference")}
+
+
+def fails(capsys, name, *arguments):
+    """Exit code and stderr of a call that goes wrong."""
+    try:
+        code = SCRIPTS[name].main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert 1 <= len(captured.err.splitlines()) <= 2
+    assert captured.err.startswith(f"{name}.py: error: ")
+    return code, captured.err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help(script, name):
+    done = script(f"{name}.py", "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert f"python {name}.py" in done.stdout  # examples
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_seeds_spellings_all_work():
+    flags = SCRIPTS["train"].flags
+    parse = lambda name, *args: flags.parse(SCRIPTS[name].parser(), list(map(str, args)))  # noqa: E731
+    for flag in ("-d", "--data", "--dataset-dir", "--data_dir"):
+        assert parse("train", flag, "x").data == parse("test", flag, "x").data == "x"
+    for flag in ("-a", "--arch", "--model-name"):
+        for name in SCRIPTS:
+            assert parse(name, flag, "resnet50").arch == "resnet50"
+    for flag in ("-m", "--model", "--ckpt_path"):
+        assert parse("test", flag, "x").model == parse("inference", flag, "x").model == "x"
+    for flag in ("-b", "--batch-size"):
+        assert parse("train", flag, 7).batch_size == parse("test", flag, 7).batch_size == 7
+    for flag in ("-n", "--ngpus"):
+        assert parse("train", flag, 2).ngpus == parse("test", flag, 2).ngpus == 2
+    for flag in ("--save", "--save-dir"):
+        assert parse("train", flag, "x").save == "x"
+    for flag in ("--lr", "--learning-rate"):
+        assert parse("train", flag, 0.3).lr == 0.3
+    for flag in ("-c", "--config"):
+        assert parse("train", flag, "x").config == "x"
+    for flag in ("-i", "--image"):
+        assert parse("inference", flag, "x").image == "x"
+    for word in ("False", "false", "0"):
+        topology = flags.topology(parse("train", "--distribute", word, "--ngpus", 8))
+        assert (topology.ngpus, topology.nodes) == (1, 1)
+    nodes = ("--dist-addr", "host", "--dist-port", 99, "--world-size", 2, "--rank", 1, "-n", 8)
+    topology = flags.topology(parse("train", *nodes))
+    assert vars(topology) == {"ngpus": 8, "nodes": 2, "node": 1, "address": "host", "port": 99}
+
+
+def test_defaults_are_the_seeds():
+    script = SCRIPTS["train"]
+    args = script.flags.parse(script.parser(), [])
+    assert (args.data, args.save) == ("/data/datasets/imagenet", "/data/models")
+    assert (args.arch, args.ngpus) == ("resnet18", 1)
+    recipe = script.recipe_of(args)
+    assert (recipe.batch_size, recipe.optimizer.lr, recipe.epochs) == (32, 0.0125, 100)
+    assert recipe.augment.jitter == 0
+    args = script.flags.parse(script.parser(), ["--arch", "resnet50"])
+    assert script.recipe_of(args).augment.jitter == 0.4
+
+
+def test_flags_replace_what_the_recipe_says():
+    script = SCRIPTS["train"]
+    flags = "-c megengine_fbaug --epochs 9 -b 3 --lr 0.5 --momentum 0.8 --weight-decay 0.01"
+    args = script.flags.parse(script.parser(), [*flags.split(), "--preprocess", "torchvision"])
+    recipe = script.recipe_of(args)
+    assert (recipe.epochs, recipe.batch_size) == (9, 3)
+    assert recipe.schedule.milestones == pytest.approx((3, 6, 8))
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.5, 0.8, 0.01)
+    assert recipe.preprocess.order == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--archh", "resnet18"], "unknown flag --archh; did you mean --arch?"),
+        (["train", "--arch", "resnet19"], "did you mean resnet18"),
+        (["train", "-c", "megengine_fbag"], "did you mean megengine_fbaug"),
+        (["train", "--lr", "-1"], "'-1' is not a number above 0"),
+        (["train", "--lr", "nan"], "'nan' is not a number above 0"),
+        (["train", "--epochs", "0"], "'0' is not an integer of at least 1"),
+        (["train", "--momentum", "2"], "optimizer.momentum"),
+        (["train", "--seed", "-3"], "'-3' is not an integer of at least 0"),
+        (["train", "--device", "tpu"], "--device"),
+        (["train", "--distribute", "maybe"], "'maybe' is neither true nor false"),
+        (["test", "--rank", "1"], "--rank 1 needs --world-size 2 or more"),
+        (["test", "--preprocess", "{ordr: RGB}"], "unknown key 'ordr'"),
+        (["test", "--preprocess", "nowhere"], "neither one of megengine"),
+        (["inference", "--arch", "resnet20_cifar"], "no published weights"),
+    ],
+)
+def test_wrong_use_exits_with_2(capsys, arguments, message):
+    code, err = fails(capsys, *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_what_is_missing_exits_with_1(capsys, tiny_images, tmp_path):
+    text = tmp_path / "text.jpg"
+    text.write_text("not a picture")
+    weights = tmp_path / "weights.pkl"
+    mge.save(resnet20_cifar(num_classes=10).state_dict(), str(weights))
+    network = ("--arch", "resnet20_cifar", "--model", weights)
+    cases = [
+        (("train", "--data", tmp_path / "nowhere"), "nowhere: no such folder"),
+        (("train", "--data", tmp_path), "expected train images in a folder per class"),
+        (("train", "--data", tiny_images, "-b", 8, "--save", "/proc/none"), "choose another with --save"),
+        (("train", "--data", tiny_images, "--batch-size", "25"), "lower --batch-size"),
+        (("test", "--data", tiny_images, *network), "3 class folders, but the weights have 10"),
+        (("test", "--data", tiny_images, "--model", tmp_path / "no.pkl"), "no.pkl"),
+        (("test", "--data", tiny_images, "--arch", "resnet18", "--model", weights), "does not fit"),
+        (("inference", "--image", text, *network), "text.jpg: not an image"),
+        (("inference", "--image", tmp_path / "no.jpg", *network), "no.jpg: no such image"),
+    ]
+    for arguments, message in cases:
+        code, err = fails(capsys, *arguments)
+        assert code == 1, err
+        assert message in err
+
+
+def test_debug_shows_the_traceback(capsys, tmp_path):
+    assert SCRIPTS["train"].main(["--data", str(tmp_path / "nowhere"), "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_megengine_state_dict_through_the_command_line(script, tmp_path):
+    """``megengine.save(model.state_dict(), ...)``, then inference.py, on the default picture."""
+    weights = tmp_path / "resnet18.pkl"
+    mge.save(resnet18().state_dict(), str(weights))
+    done = script("inference.py", "--arch", "resnet18", "--model", weights, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert len(answer["top"]) == 5
+    assert Path(answer["image"]) == ROOT / "official" / "assets" / "example.png"

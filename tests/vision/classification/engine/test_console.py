@@ -1,0 +1,59 @@
+import json
+
+from official.vision.classification.engine.console import Console, Meter, read_metrics
+
+
+def test_meter_prints_as_the_seed_does():
+    meter = Meter("Loss")
+    meter.update(2.0)
+    meter.update(5.0, count=3)
+    assert str(meter) == "Loss 5.000 (4.250)"
+    meter.reset()
+    assert meter.mean == 0
+
+
+def test_lines_go_to_stdout_and_to_the_log(tmp_path, capsys):
+    console = Console(folder=tmp_path)
+    console.line("one")
+    console.tick("two")
+    assert capsys.readouterr().out == "one\ntwo\n"
+    assert (tmp_path / "log.txt").read_text() == "one\ntwo\n"
+
+
+def test_where_a_bar_is_drawn_progress_goes_to_the_log_only(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    console = Console(folder=tmp_path)
+    console.start_bar("Epoch 1/2", 100)
+    console.advance(40, loss="1.0")
+    console.tick("two")
+    console.stop_bar()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Epoch 1/2" in captured.err
+    assert (tmp_path / "log.txt").read_text() == "two\n"
+
+
+def test_other_ranks_are_silent(tmp_path, capsys):
+    console = Console(speak=False, folder=tmp_path)
+    console.line("one")
+    console.tick("two")
+    console.start_bar("Epoch", 10)
+    console.advance(1)
+    console.stop_bar()
+    console.metrics(step=1)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_are_rewound_to_the_step_of_a_checkpoint(tmp_path):
+    console = Console(folder=tmp_path)
+    for step in (1, 2, 3):
+        console.metrics(event="train", step=step)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "tra')  # cut short by a crash
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
+    console.rewind_metrics(2)
+    console.metrics(event="train", step=3)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
