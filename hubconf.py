@@ -6,42 +6,49 @@ model = megengine.hub.load("owner/repo:main", "resnet50", pretrained=True)
 
 import sys as __sys
 from pathlib import Path as __Path
+from typing import List as __List
 
-dependencies = ["megengine", "numpy", "cv2", "requests", "tqdm"]
+dependencies = ["megengine", "numpy", "requests", "tqdm"]
 
-# Other repositories, MegEngine/Models first of all, have a package of the same name. Theirs is put
-# aside while ours is imported, so that neither gets the other's code in one process.
+# Other repositories, MegEngine/Models first of all, and other branches of this one have a package
+# of the same name. What is loaded of theirs is put aside while ours is imported, and ours makes way
+# afterwards, so that each gets its own code in one process.
+
+
+def __names() -> __List[str]:
+    return [name for name in list(__sys.modules) if name.split(".")[0] == "official"]
+
+
 __ours = __Path(__file__).resolve().parent / "official"
-__aside = {}
 __loaded = getattr(__sys.modules.get("official"), "__path__", ())
-if __ours not in [__Path(path).resolve() for path in __loaded]:
-    for __name in [name for name in __sys.modules if name.split(".")[0] == "official"]:
-        __aside[__name] = __sys.modules.pop(__name)
+__at_home = __ours in [__Path(path).resolve() for path in __loaded]  # not through the hub
+__aside = {} if __at_home else {name: __sys.modules.pop(name) for name in __names()}
 
-from official.vision.classification.resnet.cifar import (
-    resnet20_cifar,
-    resnet32_cifar,
-    resnet44_cifar,
-    resnet56_cifar,
-    resnet110_cifar,
-)
-from official.vision.classification.resnet.model import (
-    BasicBlock,
-    Bottleneck,
-    ResNet,
-    resnet18,
-    resnet34,
-    resnet50,
-    resnet101,
-    resnet152,
-    resnext50_32x4d,
-    resnext101_32x8d,
-    wide_resnet50_2,
-    wide_resnet101_2,
-)
-from official.vision.classification.zoo.models import get_model, list_models
-
-if __aside:
-    for __name in [name for name in __sys.modules if name.split(".")[0] == "official"]:
-        del __sys.modules[__name]
-    __sys.modules.update(__aside)
+try:
+    from official.vision.classification.resnet.cifar import (
+        resnet20_cifar,
+        resnet32_cifar,
+        resnet44_cifar,
+        resnet56_cifar,
+        resnet110_cifar,
+    )
+    from official.vision.classification.resnet.model import (
+        BasicBlock,
+        Bottleneck,
+        ResNet,
+        resnet18,
+        resnet34,
+        resnet50,
+        resnet101,
+        resnet152,
+        resnext50_32x4d,
+        resnext101_32x8d,
+        wide_resnet50_2,
+        wide_resnet101_2,
+    )
+    from official.vision.classification.zoo.models import get_model, list_models
+finally:
+    if not __at_home:
+        for __name in __names():
+            del __sys.modules[__name]
+        __sys.modules.update(__aside)

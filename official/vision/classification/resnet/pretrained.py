@@ -16,12 +16,12 @@ _loader: Optional[Loader] = None
 
 _ARGUMENTS = """
 
-    Keyword arguments (see ``ResNet``):
+    Keyword arguments:
         pretrained: False; True for the default weights; the name of a published row; or the
             path of a weight file. Weights are checked before they are used.
         num_classes: logits per image. With ``pretrained``, a number other than the weights'
             starts a new classifier and says so.
-        zero_init_residual, replace_stride_with_dilation, norm, in_channels.
+        All others are those of the network's class.
 
     Returns:
         the network in training mode; it takes ``(N, 3, H, W)`` float32 and returns logits.
@@ -40,7 +40,7 @@ def accepts_pretrained(build: Callable[..., M.Module]) -> Callable[..., M.Module
     @functools.wraps(build)
     def build_and_fill(pretrained: Pretrained = False, **kwargs) -> M.Module:
         model = build(**kwargs)
-        if pretrained:
+        if pretrained not in (False, None):
             if _loader is None:
                 raise RuntimeError(
                     "pretrained= needs the zoo: import official.vision.classification"

@@ -20,7 +20,14 @@ def default_classes(num_classes: int) -> Optional[Tuple[str, ...]]:
 
 
 def display_names(classes: Optional[Sequence[str]], num_classes: int) -> Tuple[str, ...]:
-    """What to call each class: WordNet ids are translated, nameless classes numbered."""
+    """What to call each class: WordNet ids are translated, nameless classes numbered.
+
+    A name may come from a file of unknown origin, so nothing in it can steer a terminal.
+    """
     if classes is None:
         return tuple(f"class_{index}" for index in range(num_classes))
-    return tuple(imagenet_names().get(name, name) for name in classes)
+    return tuple(imagenet_names().get(name) or _printable(name) for name in classes)
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import BinaryIO, Callable, Iterator
 from urllib.parse import urlparse
 
 import requests
@@ -41,19 +41,16 @@ def fetch(card: Card, check: Callable[[Path], None], max_bytes: int) -> Path:
         WeightsError: when it is not what the card says; nothing new is left in the cache.
     """
     path = cached_path(card.url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(path.parent):
-        if path.exists():
-            sha256 = _verify(path, card, check)
-        else:
-            with _temporary(path) as part:
-                _download(card.url, part, max_bytes)
-                sha256 = _verify(part, card, check)
-                part.replace(path)
-        pin = _pin_path(path)
-        with _temporary(pin) as part:
-            part.write_text(sha256 + "\n")
-            part.replace(pin)
+    try:
+        if not (path.exists() and _pin_path(path).exists()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _fill_cache(path, card, check, max_bytes)
+        _compare_with_pin(path)
+    except OSError as error:
+        raise DownloadError(
+            f"{path}: {_reason(error)}; set MGE_HOME to a folder that can be written, or fetch "
+            f"{card.url} and give its path"
+        ) from None
     return path
 
 
@@ -72,22 +69,30 @@ def file_digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def _verify(path: Path, card: Card, check: Callable[[Path], None]) -> str:
-    """Compare with the pin, or look inside; return the file's sha256."""
-    sha256 = file_digest(path, "sha256")
-    pin = _pin_path(path)
-    if pin.exists():
-        pinned = pin.read_text().strip()
-        if pinned != sha256:
-            raise WeightsError(
-                f"{path}: has changed since it was first checked (sha256 {sha256[:16]}…, then "
-                f"{pinned[:16]}…); delete it and its .sha256 to download it again"
-            )
-        return sha256
+def _fill_cache(path: Path, card: Card, check: Callable[[Path], None], max_bytes: int) -> None:
+    """Put the file and its pin in place, the file last: where it is, it has been checked."""
+    with _reserved(path.with_name(path.name + ".part")) as part:
+        if not path.exists():
+            _download(card.url, part, max_bytes)
+            _pin(path, _inspect(part, card, check, _mirrored(card.url)))
+            part.replace(path)
+        elif not _pin_path(path).exists():  # MegEngine's hub has fetched it
+            _pin(path, _inspect(path, card, check, str(path), "; delete it to download it again"))
+
+
+def _inspect(
+    path: Path, card: Card, check: Callable[[Path], None], source: str, way_out: str = ""
+) -> str:
+    """Look inside; return the file's sha256."""
     try:
         check(path)
     except WeightsError as error:
-        raise WeightsError(f"{card.url}: not the weights of {card.name}: {error}") from None
+        reason = str(error)
+        if reason.startswith(f"{path}: "):  # of no use: a temporary name
+            reason = reason[len(f"{path}: ") :]
+        message = f"{source}: not the weights of {card.name}: {reason}{way_out}"
+        raise WeightsError(message) from None
+    sha256 = file_digest(path, "sha256")
     digests = (sha256, file_digest(path, "md5"))
     if not any(digest.startswith(card.digest_prefix) for digest in digests):
         logger.warning(
@@ -100,6 +105,23 @@ def _verify(path: Path, card: Card, check: Callable[[Path], None]) -> str:
     return sha256
 
 
+def _pin(path: Path, sha256: str) -> None:
+    pin = _pin_path(path)
+    with _reserved(pin.with_name(pin.name + ".part")) as part:
+        part.write_text(sha256 + "\n")
+        part.replace(pin)
+
+
+def _compare_with_pin(path: Path) -> None:
+    pinned = _pin_path(path).read_text(errors="replace").strip()
+    sha256 = file_digest(path, "sha256")
+    if sha256 != pinned:
+        raise WeightsError(
+            f"{path}: has changed since it was first checked (sha256 {sha256[:16]}…, then "
+            f"{pinned[:16]}…); delete it and its .sha256 to download it again"
+        )
+
+
 def _download(url: str, part: Path, max_bytes: int) -> None:
     source = _mirrored(url)
     way_out = f"fetch it elsewhere and give its path instead, or set {MIRROR}"
@@ -107,9 +129,10 @@ def _download(url: str, part: Path, max_bytes: int) -> None:
         with requests.get(source, stream=True, timeout=_TIMEOUT, headers=_AS_IS) as response:
             if response.status_code != 200:
                 raise DownloadError(f"{source}: HTTP status {response.status_code}; {way_out}")
-            expected = int(response.headers.get("Content-Length") or 0)
+            length = response.headers.get("Content-Length", "")
+            expected = int(length) if length.isdecimal() else 0
             received = _save(response, part, expected, max_bytes, Path(url).name)
-    except (requests.RequestException, OSError) as error:
+    except OSError as error:  # every RequestException is one
         raise DownloadError(f"{source}: {_reason(error)}; {way_out}") from None
     if received > max_bytes:
         raise WeightsError(f"{source}: longer than {max_bytes} bytes, not the expected weights")
@@ -137,9 +160,13 @@ def _mirrored(url: str) -> str:
     return mirror.rstrip("/") + urlparse(url).path if mirror else url
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: OSError) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "no secure connection, such as for a certificate that is not trusted"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return " ".join(str(error).split()) or type(error).__name__
@@ -150,22 +177,26 @@ def _pin_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` that is gone afterwards; the lock makes one name enough."""
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
+def _reserved(part: Path) -> Iterator[Path]:
+    """Let one process at a time have ``part``, which is gone afterwards; the others wait.
+
+    The lock is on the file itself: on NFS only what is open for writing can be locked.
+    """
+    while True:
+        with part.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(part, file):  # the one before has renamed or removed it
+                continue
+            try:
+                yield part
+            finally:
+                if _is_at(part, file):
+                    part.unlink()
+            return
 
 
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let one process of this machine fetch while the others wait and then find the file."""
-    handle = os.open(folder, os.O_RDONLY)
+def _is_at(path: Path, file: BinaryIO) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -15,6 +15,7 @@ from ..resnet.pretrained import Pretrained
 from .cards import BY_NAME, Card, default_card
 from .download import fetch
 from .readers import read_weights
+from .readers.pickle_data import shown
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
 DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
@@ -55,13 +56,16 @@ def load_weights(path: Union[str, Path]) -> Weights:
         for name, tensor in file.tensors.items()
         if name.startswith(MODEL_PREFIX)
     }
-    return Weights(
+    weights = Weights(
         path,
         tensors or file.tensors,
         arch=description.get("arch"),
-        classes=tuple(description["classes"]) if description.get("classes") else None,
+        classes=tuple(description.get("classes") or ()) or None,
         preprocess=_preprocess(path, description.get("preprocess")),
     )
+    if weights.classes and weights.num_classes not in (None, len(weights.classes)):
+        raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")
+    return weights
 
 
 def fill(model: M.Module, weights: Weights, new_head: bool = False) -> None:
@@ -73,26 +77,37 @@ def fill(model: M.Module, weights: Weights, new_head: bool = False) -> None:
     Raises:
         WeightsError: listing what does not fit; the network is then untouched.
     """
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    tensors = dict(weights.tensors)
-    if new_head and _other_classes(expected, tensors):
+    tensors = fitting_tensors(model, weights, new_head)
+    if "fc.weight" in tensors and weights.num_classes not in (None, len(tensors["fc.weight"])):
         logger.warning(
             "%s: has %d classes; the classifier starts anew with %d",
             weights.path,
+            weights.num_classes,
             len(tensors["fc.weight"]),
-            expected["fc.weight"][0],
         )
-        kept = model.state_dict()
-        tensors.update({name: kept[name] for name in ("fc.weight", "fc.bias")})
+    model.load_state_dict(tensors)
+
+
+def fitting_tensors(
+    model: M.Module, weights: Weights, new_head: bool = False
+) -> Dict[str, np.ndarray]:
+    """What ``fill`` gives to ``model``, in the network's own shapes.
+
+    Raises:
+        WeightsError: listing what does not fit.
+    """
+    own = model.state_dict()
+    expected = {name: value.shape for name, value in own.items()}
+    tensors = dict(weights.tensors)
+    if new_head and _other_classes(expected, tensors):
+        tensors.update({name: own[name] for name in ("fc.weight", "fc.bias")})
     problems = _problems(expected, tensors)
     if problems:
         raise WeightsError(f"{weights.path}: does not fit the network: {'; '.join(problems)}")
-    model.load_state_dict(
-        {
-            name: np.ascontiguousarray(tensors[name], np.float32).reshape(shape)
-            for name, shape in expected.items()
-        }
-    )
+    return {
+        name: np.ascontiguousarray(tensors[name], np.float32).reshape(shape)
+        for name, shape in expected.items()
+    }
 
 
 def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
@@ -103,16 +118,16 @@ def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
         WeightsError: when they cannot be had or do not fit.
     """
     card = find_card(arch, pretrained)
-    if card is None:
-        fill(model, load_weights(str(pretrained)), new_head=True)
-        return
+    path = Path(pretrained) if card is None else _fetch(model, card)
+    fill(model, load_weights(path), new_head=True)
 
+
+def _fetch(model: M.Module, card: Card) -> Path:
     def check(path: Path) -> None:
-        fill(model, load_weights(path), new_head=True)
+        fitting_tensors(model, load_weights(path), new_head=True)
 
     tensor_bytes = 4 * sum(value.size for value in model.state_dict().values())
-    path = fetch(card, check, max_bytes=2 * tensor_bytes + (64 << 20))
-    check(path)
+    return fetch(card, check, max_bytes=2 * tensor_bytes + (64 << 20))
 
 
 def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
@@ -143,18 +158,20 @@ def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
 def _problems(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> List[str]:
     """What keeps ``tensors`` from filling a network, one phrase per kind."""
     missing = [name for name in expected if name not in tensors]
-    foreign = [name for name in tensors if name not in expected]
+    foreign = [shown(name) for name in tensors if name not in expected]
     common = [name for name in expected if name in tensors]
     shapes = [
         f"{name} is {tensors[name].shape}, not {tuple(expected[name])}"
         for name in common
         if not _same_shape(tensors[name].shape, expected[name])
     ]
+    integers = [name for name in common if tensors[name].dtype.kind != "f"]
     broken = [name for name in common if not np.isfinite(tensors[name]).all()]
     kinds = {
         "missing": missing,
         "not in the network": foreign,
         "of another shape": shapes,
+        "not floating point": integers,
         "not finite": broken,
     }
     return [f"{_some(names)} {kind}" for kind, names in kinds.items() if names]
@@ -176,12 +193,20 @@ def _other_classes(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.n
 
 
 def _parse(path: Path, text: str) -> Dict[str, Any]:
+    """A file's own description; whoever wrote the file may have written anything."""
     try:
         description = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         description = None
     if not isinstance(description, dict):
-        raise WeightsError(f"{path}: its description is damaged; use another copy")
+        raise _damaged(path, "it is no JSON object")
+    if not isinstance(description.get("arch"), (str, type(None))):
+        raise _damaged(path, "arch is no name")
+    classes = description.get("classes") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise _damaged(path, "classes is no list of names")
+    if len(set(classes)) < len(classes):
+        raise _damaged(path, "a class comes twice")
     return description
 
 
@@ -192,6 +217,10 @@ def _preprocess(path: Path, values: Any) -> Optional[Preprocess]:
         return Preprocess.from_dict(values)
     except UsageError as error:
         raise WeightsError(f"{path}: {error}") from None
+
+
+def _damaged(path: Path, what: str) -> WeightsError:
+    return WeightsError(f"{path}: its description is damaged, {what}; use another copy")
 
 
 def _some(names: List[str]) -> str:

@@ -60,8 +60,9 @@ def get_model(name: str, pretrained: Pretrained = False, **kwargs) -> M.Module:
         WeightsError: when the weights cannot be had or do not fit.
     """
     arch = arch_of(name)
-    if pretrained is True and name in BY_NAME:
-        pretrained = name
+    if name in BY_NAME:
+        kwargs.setdefault("num_classes", BY_NAME[name].num_classes)
+        pretrained = name if pretrained is True else pretrained
     return ARCHS[arch](pretrained=pretrained, **kwargs)
 
 
@@ -80,7 +81,8 @@ def arch_of(name: str) -> str:
 
 def unknown(kind: str, name: str, known: List[str]) -> str:
     """A message for a name that is not there, with those it may have meant."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    longer = [other for other in sorted(known) if name and other.startswith(name)]
+    near = longer[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
     return f"unknown {kind} {name!r}: {hint}"
 

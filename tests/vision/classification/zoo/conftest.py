@@ -1,0 +1,121 @@
+"""A small row of published weights, and a mirror to have them from."""
+
+from pathlib import Path
+
+import megengine
+import numpy as np
+import pytest
+
+from official.vision.classification.preprocess import PRESETS
+from official.vision.classification.zoo import cards, get_model
+from official.vision.classification.zoo.download import cached_path
+from tests.servers import Server, whole
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The default row of resnet20_cifar, known to the zoo; its digits are those of no file."""
+    card = cards.Card(
+        name="resnet20_cifar_test",
+        arch="resnet20_cifar",
+        dataset="CIFAR-10",
+        num_classes=10,
+        params=269_722,
+        macs=40.6e6,
+        top1=91.25,
+        top5=None,
+        url="https://weights.example.org/models/weights/resnet20_cifar_test_91250_5a5a5a5a.pkl",
+        digest_prefix="5a5a5a5a",
+        digest_of="nothing",
+        licence="Apache-2.0",
+        source="a test",
+        recipe="none",
+        preprocess=PRESETS["megengine"],
+    )
+    register(monkeypatch, card)
+    return card
+
+
+def register(monkeypatch, card):
+    others = tuple(other for other in cards.CARDS if other.name != card.name)
+    monkeypatch.setattr(cards, "CARDS", (*others, card))
+    monkeypatch.setitem(cards.BY_NAME, card.name, card)
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Makes a changed card the one that the zoo knows."""
+    return lambda card: register(monkeypatch, card)
+
+
+class Mirror(Server):
+    """The server behind RESNET_WEIGHTS_MIRROR, and the cache it fills."""
+
+    def __init__(self, home: Path):
+        super().__init__()
+        self.cache = home / "serialized"
+
+    def offer(self, card, answer):
+        """Answer with bytes, or as a function of tests.servers says."""
+        self.answers[card.url[len("https://weights.example.org") :]] = (
+            whole(answer) if isinstance(answer, bytes) else answer
+        )
+
+    @property
+    def cached(self):
+        """Names in the cache; none when it does not exist."""
+        return sorted(path.name for path in self.cache.glob("*"))
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("MGE_HOME", str(home))
+    monkeypatch.setenv("NO_PROXY", "*")
+    with Mirror(home) as mirror:
+        monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", mirror.url + "/")
+        yield mirror
+
+
+@pytest.fixture
+def cached(mirror, card):
+    """Where the card's file goes."""
+    return cached_path(card.url)
+
+
+@pytest.fixture(scope="session")
+def random_state():
+    """Tensors for resnet20_cifar in which no two are alike, not even BN's."""
+    random = np.random.RandomState(5)
+    state = get_model("resnet20_cifar").state_dict()
+    return {
+        name: random.uniform(0.5, 1.5, value.shape).astype(np.float32)
+        for name, value in state.items()
+    }
+
+
+@pytest.fixture
+def pkl(tmp_path):
+    """The bytes that megengine.save writes."""
+
+    def save(value) -> bytes:
+        path = tmp_path / "saved.pkl"
+        megengine.save(value, str(path))
+        data = path.read_bytes()
+        path.unlink()
+        return data
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def same():
+    """Whether a network, or a state dict, has exactly these tensors."""
+
+    def same(found, expected) -> bool:
+        found = found if isinstance(found, dict) else found.state_dict()
+        return found.keys() == expected.keys() and all(
+            np.array_equal(found[name], expected[name]) for name in expected
+        )
+
+    return same

@@ -1,0 +1,399 @@
+"""``pretrained=True`` and a plain HTTP server: a file comes whole and checked or not at all."""
+
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import os
+import pickle
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import megengine.hub
+import numpy as np
+import pytest
+
+from official.vision.classification.errors import DownloadError, WeightsError
+from official.vision.classification.zoo import fill_pretrained, get_model
+from tests.servers import (
+    Server,
+    broken_off,
+    endless,
+    make_certificate,
+    status,
+    whole,
+    without_length,
+)
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def refusal(mirror, same, kind=WeightsError, **kwargs):
+    """What ``pretrained=True`` says; nothing may have come of it."""
+    cached = mirror.cached
+    model = get_model("resnet20_cifar", **kwargs)
+    before = model.state_dict()
+    with pytest.raises(WeightsError) as caught:
+        fill_pretrained(model, "resnet20_cifar", True)
+    assert type(caught.value) is kind
+    assert same(model, before)
+    assert mirror.cached == cached
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message
+
+
+def test_good_weights_are_fetched_once_and_pinned(
+    mirror, card, cached, random_state, pkl, same, caplog
+):
+    data = pkl(random_state)
+    mirror.offer(card, data)
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+    assert mirror.requests == ["/models/weights/resnet20_cifar_test_91250_5a5a5a5a.pkl"]
+    assert mirror.cached == [cached.name, cached.name + ".sha256"]
+    assert cached.read_bytes() == data
+    assert cached.with_name(cached.name + ".sha256").read_text() == sha256(data) + "\n"
+    (warning,) = caplog.messages
+    assert "resnet20_cifar_test: every tensor fits, but the origin could not be ver" in warning
+    assert "begins with 5a5a5a5a" in warning and sha256(data) in warning
+
+    caplog.clear()
+    times = {path: path.stat().st_mtime_ns for path in (mirror.cache, *mirror.cache.iterdir())}
+    assert same(get_model("resnet20_cifar_test", pretrained=True), random_state)
+    assert len(mirror.requests) == 1
+    assert caplog.messages == []
+    # Nothing is written, so a cache that is read-only by now serves as well.
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_the_cache_is_that_of_megengines_hub(mirror, card, cached, random_state, pkl, same):
+    mirror.offer(card, pkl(random_state))
+    get_model("resnet20_cifar", pretrained=True)
+    assert same(megengine.hub.load_serialized_obj_from_url(card.url), random_state)
+
+
+def test_what_megengines_hub_has_fetched_is_checked_and_used(
+    mirror, card, cached, random_state, pkl, same, caplog
+):
+    cached.parent.mkdir(parents=True)
+    data = pkl(random_state)
+    cached.write_bytes(data)
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+    assert mirror.requests == []
+    assert len(caplog.messages) == 1
+    assert cached.with_name(cached.name + ".sha256").read_text() == sha256(data) + "\n"
+
+
+def test_what_megengines_hub_has_left_unfinished_is_refused(
+    mirror, card, cached, random_state, pkl, same
+):
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(pkl(random_state)[:-1000])
+    mirror.offer(card, pkl(random_state))
+    message = refusal(mirror, same)
+    assert message.startswith(f"{cached}: not the weights of resnet20_cifar_test: ")
+    assert message.endswith("; delete it to download it again")
+    assert cached.exists() and mirror.requests == []
+    cached.unlink()
+    get_model("resnet20_cifar", pretrained=True)
+
+
+@pytest.mark.parametrize("change", ["other weights", "one bit", "empty"])
+def test_a_later_change_of_the_cached_file_is_refused(
+    change, mirror, card, cached, random_state, pkl, same
+):
+    data = pkl(random_state)
+    mirror.offer(card, data)
+    get_model("resnet20_cifar", pretrained=True)
+    other = {name: value + 1 for name, value in random_state.items()}
+    bit = bytearray(data)
+    bit[len(bit) // 2] ^= 1
+    cached.write_bytes({"other weights": pkl(other), "one bit": bytes(bit), "empty": b""}[change])
+    message = refusal(mirror, same)
+    assert message.startswith(f"{cached}: has changed since it was first checked (sha256 ")
+    assert "delete it and its .sha256 to download it again" in message
+    assert len(mirror.requests) == 1
+
+    cached.unlink()  # without the pin: that of a file that is gone does not matter
+    mirror.offer(card, pkl(other))
+    assert same(get_model("resnet20_cifar", pretrained=True), other)
+    assert same(get_model("resnet20_cifar", pretrained=True), other)
+    assert len(mirror.requests) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+def test_digits_that_fit_give_no_warning(
+    algorithm, mirror, card, known, random_state, pkl, same, caplog
+):
+    data = pkl(random_state)
+    card = dataclasses.replace(card, digest_prefix=hashlib.new(algorithm, data).hexdigest()[:8])
+    known(card)
+    mirror.offer(card, data)
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+    assert caplog.messages == []
+
+
+def test_another_number_of_classes_starts_a_new_classifier_and_says_so_once(
+    mirror, card, cached, random_state, pkl, caplog
+):
+    mirror.offer(card, pkl(random_state))
+    model = get_model("resnet20_cifar", pretrained=True, num_classes=7)
+    state = model.state_dict()
+    assert state["fc.weight"].shape == (7, 64) and state["fc.bias"].shape == (7,)
+    assert np.abs(state["fc.weight"]).max() <= 1 / 8  # as drawn, not as loaded
+    for name in random_state.keys() - {"fc.weight", "fc.bias"}:
+        assert np.array_equal(state[name], random_state[name])
+    origin, head = caplog.messages
+    assert "origin" in origin
+    assert head == f"{cached}: has 10 classes; the classifier starts anew with 7"
+
+
+URL = "/models/weights/resnet20_cifar_test_91250_5a5a5a5a.pkl"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (status(404), "HTTP status 404; fetch it elsewhere and give its path instead, or set"),
+        (status(500), "HTTP status 500; "),
+        (broken_off(b"\x80\x04" * 1000, length=5000), "(the connection )?broke off"),
+        (broken_off(b"", length=5000), "(the connection )?broke off"),
+    ],
+    ids=["404", "500", "truncated", "nothing"],
+)
+def test_a_download_that_fails_is_refused(answer, reason, mirror, card, same):
+    mirror.offer(card, answer)
+    assert re.match(f"{mirror.url}{URL}: {reason}", refusal(mirror, same, DownloadError))
+    assert mirror.requests == [URL]
+
+
+def test_no_server(mirror, card, same, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound and not listening
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", url)
+        assert refusal(mirror, same, DownloadError).startswith(f"{url}{URL}: no connection; ")
+
+
+@pytest.mark.parametrize(
+    "mirror_url", ["127.0.0.1/no-scheme", "http://", "file:///tmp", "http://["]
+)
+def test_a_mirror_that_is_no_address(mirror_url, mirror, card, same, monkeypatch):
+    monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", mirror_url)
+    assert "; fetch it elsewhere" in refusal(mirror, same, DownloadError)
+
+
+def test_a_certificate_that_is_not_trusted(mirror, card, random_state, pkl, same, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    with Server(make_certificate(mirror.cache.parents[1], "weights.example.org")) as server:
+        server.answers[URL] = whole(pkl(random_state))
+        monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", server.url)
+        message = refusal(mirror, same, DownloadError)
+        assert message.startswith(f"{server.url}{URL}: no secure connection, such as for a cert")
+        assert server.requests == []
+
+
+class Command:
+    """A pickle that runs a command when it is loaded as Python loads it."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_foreign_files_are_refused(mirror, card, random_state, pkl, same, tmp_path):
+    marker = tmp_path / "marker"
+    good = pkl(random_state)
+    broken = dict(random_state, **{"bn1.weight": random_state["bn1.weight"] * np.nan})
+    damaged = "cannot be read as a MegEngine weight file: "
+    command = pickle.dumps(dict(random_state, evil=Command(f"touch {shlex.quote(str(marker))}")), 4)
+    cases = {
+        # A short file that its server takes for whole.
+        "short": (good[:-5000], damaged),
+        "no length": (without_length(good[:-5000]), damaged),
+        "long": (good + b"\0", damaged),
+        "empty": (b"", "is empty"),
+        "page": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page"),
+        "command": (command, damaged + "refuses posix.system: it is not data"),
+        "other": (
+            pkl(get_model("resnet32_cifar").state_dict()),
+            "does not fit the network: layer1.3.bn1.bias, layer1.3.bn1.running_mean, "
+            "layer1.3.bn1.running_var and 57 more not in the network",
+        ),
+        "NaN": (pkl(broken), "does not fit the network: bn1.weight not finite"),
+        "checkpoint": (pkl({"epoch": 1, "state_dict": {}}), "holds no tensors"),
+    }
+    for case, (answer, reason) in cases.items():
+        mirror.offer(card, answer)
+        message = refusal(mirror, same)
+        start = f"{mirror.url}{URL}: not the weights of resnet20_cifar_test: {reason}"
+        assert message.startswith(start), case
+        assert ".part" not in message
+        assert mirror.cached == []
+    assert not marker.exists()
+    pickle.loads(command)
+    assert marker.exists()  # so the command would have worked
+    assert mirror.requests == [URL] * len(cases)
+    mirror.offer(card, good)  # and nothing of all this stands in the way
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+
+
+def test_an_endless_stream_is_cut_off(mirror, card, same):
+    sent = []
+    mirror.offer(card, endless(bytes(1 << 20), sent))
+    assert "bytes, not the expected weights" in refusal(mirror, same)
+    assert sum(sent) < 100 << 20
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "\u00b2", ""])
+def test_a_length_that_is_no_number_is_as_none(length, mirror, card, random_state, pkl, same):
+    mirror.offer(card, whole(pkl(random_state), Content_Length=length))
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+
+
+def test_a_length_that_is_too_small_hides_nothing(mirror, card, random_state, pkl, same):
+    mirror.offer(card, broken_off(pkl(random_state), length=1000))
+    assert "cannot be read" in refusal(mirror, same)
+
+
+def test_a_cache_that_cannot_be_written(mirror, card, random_state, pkl, same, monkeypatch):
+    mirror.offer(card, pkl(random_state))
+    in_the_way = mirror.cache.parents[1] / "file"
+    in_the_way.touch()
+    monkeypatch.setenv("MGE_HOME", str(in_the_way))
+    message = refusal(mirror, same, DownloadError)
+    assert message.startswith(f"{in_the_way}/serialized/") and "; set MGE_HOME to" in message
+    assert card.url in message
+    assert mirror.requests == []
+
+
+def test_a_file_system_that_locks_only_what_is_open_for_writing(
+    mirror, card, random_state, pkl, same, monkeypatch
+):
+    flock = fcntl.flock
+
+    def nfs_flock(file, operation):
+        number = file if isinstance(file, int) else file.fileno()
+        if operation & fcntl.LOCK_EX and not fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", nfs_flock)
+    mirror.offer(card, pkl(random_state))
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+
+
+def test_the_lock_is_on_the_file_that_is_written(
+    mirror, card, cached, random_state, pkl, same, monkeypatch
+):
+    """Whoever waited for a lock may get that of a file which the one before has removed."""
+    part = cached.with_name(cached.name + ".part")
+    flock = fcntl.flock
+    removed, found = [], []
+
+    def flock_what_is_then_removed(file, operation):
+        flock(file, operation)
+        if not removed:
+            removed.append(part)
+            part.unlink()
+
+    def answer(handler):
+        with part.open("ab") as other:
+            try:
+                flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append("locked")
+        whole(pkl(random_state))(handler)
+
+    monkeypatch.setattr(fcntl, "flock", flock_what_is_then_removed)
+    mirror.offer(card, answer)
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+    assert found == ["locked"]
+
+
+def test_what_a_killed_download_has_left_is_no_obstacle(
+    mirror, card, cached, random_state, pkl, same
+):
+    mirror.cache.mkdir(parents=True)
+    cached.with_name(cached.name + ".part").write_bytes(bytes(5_000_000))
+    mirror.offer(card, pkl(random_state))
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+    assert mirror.cached == [cached.name, cached.name + ".sha256"]
+
+
+def test_interrupted_by_the_user(mirror, card, random_state, pkl, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    mirror.offer(card, pkl(random_state))
+    monkeypatch.setattr("official.vision.classification.zoo.load.load_weights", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        get_model("resnet20_cifar", pretrained=True)
+    assert len(mirror.requests) == 1 and mirror.cached == []
+
+
+FETCH = """
+import sys
+from official.vision.classification.preprocess import PRESETS
+from official.vision.classification.zoo import cards, get_model
+card = cards.Card(*{values!r}, PRESETS["megengine"])
+cards.CARDS += (card,)
+cards.BY_NAME[card.name] = card
+print("ready", flush=True)
+sys.stdin.readline()
+state = get_model("resnet20_cifar", pretrained=True).state_dict()
+print(sum(float(value.sum(dtype="f8")) for value in state.values()))
+"""
+
+
+def test_two_processes_at_once_download_once(mirror, card, cached, random_state, pkl):
+    data = pkl(random_state)
+    go_on = threading.Event()
+
+    def answer(handler):
+        go_on.wait(1.5)  # long enough for the other to come
+        whole(data)(handler)
+
+    mirror.offer(card, answer)
+    values = list(dataclasses.astuple(dataclasses.replace(card, preprocess=None)))[:-1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FETCH.format(values=values)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        ends = [process.communicate(timeout=60) for process in processes]
+    finally:
+        go_on.set()
+        for process in processes:
+            process.kill()
+            process.wait()
+    total = sum(float(value.sum(dtype="f8")) for value in random_state.values())
+    assert [process.returncode for process in processes] == [0, 0], ends
+    assert [float(out) for out, _ in ends] == pytest.approx([total, total])
+    assert sorted("origin" in error for _, error in ends) == [False, True]
+    assert mirror.requests == [URL]
+    assert mirror.cached == [cached.name, cached.name + ".sha256"]

@@ -1,0 +1,60 @@
+"""The main job in a few minutes, offline: draw a data set, train, test, name a picture.
+
+    make demo
+
+Everything is written to demo/, which is made anew each time.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "demo"
+DATA = DEMO / "shapes"
+RUN = DEMO / "output" / "resnet20_cifar"
+PICTURE = DEMO / "prediction.png"
+RESULT = DEMO / "result.json"
+TARGET = 95.0  # per cent top-1 that the demo promises
+
+STEPS = [
+    ["tools/make_shapes.py", DATA, "--train", 2000, "--val", 500, "--seed", 0],
+    ["train.py", "--data", DATA, "--arch", "resnet20_cifar", "-c", "shapes", "--device", "cpu"]
+    + ["--save", DEMO / "output"],
+    ["test.py", "--data", DATA, "--model", RUN / "best.safetensors", "--device", "cpu"]
+    + ["--json", RESULT],
+    ["inference.py", "--model", RUN / "best.safetensors", "--device", "cpu"]
+    + ["--image", DATA / "val" / "star" / "00008.png", "--save-image", PICTURE],
+]
+
+
+def main() -> int:
+    """Run every step as a user would type it; return the exit code."""
+    started = time.monotonic()
+    shutil.rmtree(DEMO, ignore_errors=True)
+    for script, *arguments in STEPS:
+        words = [str(word) for word in arguments]
+        shown = [word.replace(f"{ROOT}/", "") for word in words]
+        say(f"\n$ python {script} {' '.join(shown)}")
+        code = subprocess.run([sys.executable, script, *words], cwd=ROOT).returncode
+        if code:
+            say(f"demo: {script} failed with exit code {code}")
+            return code
+    top1 = json.loads(RESULT.read_text())["top1"]
+    say(f"\ndemo: {top1:.1f} % of the test pictures are named right, {TARGET:.0f} were promised")
+    say(f"demo: done in {time.monotonic() - started:.0f} s")
+    say(f"training curves: {(RUN / 'curves.png').relative_to(ROOT)}")
+    say(f"prediction:      {PICTURE.relative_to(ROOT)}")
+    return 0 if top1 >= TARGET else 1
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
