@@ -101,12 +101,13 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     recipe = load_recipe(args.config or ("default" if small else "default_fbaug"))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
+    preprocess = parse_preprocess(args.preprocess) if args.preprocess else {}
     changes = {
         "batch_size": args.batch_size,
         "optimizer.lr": args.lr,
         "optimizer.momentum": args.momentum,
         "optimizer.weight_decay": args.weight_decay,
-        "preprocess": parse_preprocess(args.preprocess) if args.preprocess else None,
+        "preprocess": recipe.preprocess.override(preprocess),
     }
     return override(recipe, {key: value for key, value in changes.items() if value is not None})
 

@@ -134,7 +134,10 @@ def test_what_is_missing_exits_with_1(capsys, tiny_images, tmp_path):
     cases = [
         (("train", "--data", tmp_path / "nowhere"), "nowhere: no such folder"),
         (("train", "--data", tmp_path), "expected train images in a folder per class"),
-        (("train", "--data", tiny_images, "-b", 8, "--save", "/proc/none"), "choose another with --save"),
+        (
+            ("train", "--data", tiny_images, "-b", 8, "--save", "/proc/none"),
+            "choose another with --save",
+        ),
         (("train", "--data", tiny_images, "--batch-size", "25"), "lower --batch-size"),
         (("test", "--data", tiny_images, *network), "3 class folders, but the weights have 10"),
         (("test", "--data", tiny_images, "--model", tmp_path / "no.pkl"), "no.pkl"),

@@ -62,11 +62,12 @@ def load_folder(root: Union[str, Path]) -> ImageFolder:
     """Classes are the sub-folders of ``root`` in sorted order, as in ImageNet.
 
     Raises:
-        DataError: when there is no class folder, or one without images.
+        DataError: when there is no class folder, or one without images, or one that cannot be
+            read.
     """
     root = Path(root)
     classes = sorted(
-        entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."
+        entry.name for entry in _entries(root) if entry.is_dir() and entry.name[0] != "."
     )
     if not classes:
         raise DataError(f"{root}: no class folders; expected one folder of images per class")
@@ -82,11 +83,20 @@ def load_folder(root: Union[str, Path]) -> ImageFolder:
 
 
 def _images(folder: Path) -> List[str]:
+    """Paths by name. A link to nowhere is one of them: whoever reads it is told its name."""
     return sorted(
         entry.path
-        for entry in os.scandir(folder)
-        if entry.name.lower().endswith(EXTENSIONS) and entry.name[0] != "." and entry.is_file()
+        for entry in _entries(folder)
+        if entry.name.lower().endswith(EXTENSIONS) and entry.name[0] != "." and not entry.is_dir()
     )
+
+
+def _entries(folder: Path) -> List["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _some(names: Sequence[str]) -> str:

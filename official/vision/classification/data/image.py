@@ -1,5 +1,6 @@
 """Reading one image file."""
 
+import re
 from pathlib import Path
 from typing import Union
 
@@ -10,6 +11,7 @@ from ..errors import DataError
 
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 
@@ -40,11 +42,15 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; decoders fill the missing part with grey."""
+    """Whether a JPEG or PNG lacks its end.
+
+    OpenCV 4.11 refuses these in memory, but without a reason; other decoders, and its own from a
+    file, fill the missing part of a JPEG with grey.
+    """
     if data.startswith(_JPEG_START):
-        return _JPEG_END not in data[_jpeg_scan_start(data) :]
+        return data.rfind(_JPEG_END) < _jpeg_scan_start(data)
     if data.startswith(_PNG_START):
-        return _PNG_END not in data[-4096:]
+        return _PNG_END not in data
     return False
 
 
@@ -55,14 +61,12 @@ def _jpeg_scan_start(data: bytes) -> int:
     (ITU-T T.81, B.1.1.5).
     """
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    while True:
+        found = _JPEG_MARKER.search(data, at)  # decoders too pass over what is between segments
+        if not found:
+            return len(data)
+        marker, at = found[1][0], found.end()
         if marker == 0xDA:  # start of scan
             return at
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
+        if marker != 0x01 and not 0xD0 <= marker <= 0xD8:  # those have no length
+            at += int.from_bytes(data[at : at + 2], "big")

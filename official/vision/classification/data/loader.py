@@ -40,7 +40,7 @@ class Loader:
         folder: the images.
         transform: applied to each decoded image with the image's own generator.
         order: channel order of the result, "BGR" or "RGB".
-        batches: which images form which batch, from ``sampler``.
+        batches: which images form which batch, from ``sampler``; a generator serves one pass.
         seed: of the images' generators.
         workers: threads; 0 prepares every batch when it is asked for.
         prefetch: batches that may be under way at once.

@@ -22,8 +22,15 @@ INTERPOLATION = {
 }
 
 
+MAX_PIXELS = 1 << 27  # of a resized image, 400 MB: a thin strip could otherwise fill the memory
+
+
 def resize_short_edge(image: np.ndarray, size: int, interpolation: str) -> np.ndarray:
-    """Scale so that the short edge is ``size``; the long one is rounded down."""
+    """Scale so that the short edge is ``size``; the long one is rounded down.
+
+    Raises:
+        DataError: when the long one would be out of all proportion.
+    """
     height, width = image.shape[:2]
     if min(height, width) == size:
         return image
@@ -31,6 +38,8 @@ def resize_short_edge(image: np.ndarray, size: int, interpolation: str) -> np.nd
         shape = (int(size * width / height), size)
     else:
         shape = (size, int(size * height / width))
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise DataError(f"an image of {width}x{height} pixels would grow to {shape[0]}x{shape[1]}")
     return cv2.resize(image, shape, interpolation=INTERPOLATION[interpolation])
 
 
@@ -168,7 +177,10 @@ class EvalTransform:
 
 
 def to_network_layout(image: np.ndarray, order: str) -> np.ndarray:
-    """``(H, W, 3)`` BGR to ``(3, H, W)`` in the network's channel order, still uint8."""
+    """``(H, W, 3)`` BGR to ``(3, H, W)`` in the network's channel order, still uint8.
+
+    Contiguous, so that the worker does the shuffling and not whoever makes a tensor of the batch.
+    """
     if order == "RGB":
         image = image[:, :, ::-1]
-    return image.transpose(2, 0, 1)
+    return np.ascontiguousarray(image.transpose(2, 0, 1))

@@ -10,6 +10,8 @@ import traceback
 import warnings
 from typing import Callable, NoReturn, Optional, Sequence
 
+import cv2
+
 from ..distributed.launch import Topology
 from ..errors import UserError
 from ..preprocess import PRESETS
@@ -51,6 +53,7 @@ def run(
     prog = parser.prog
     # MegEngine switches denormal numbers off, and numpy remarks on it when it is asked for limits.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
+    cv2.setLogLevel(0)  # silent: our errors name the file
     logging.basicConfig(level=logging.WARNING, format=f"{prog}: %(message)s")
     try:
         return start(args)

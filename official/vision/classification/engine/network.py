@@ -1,7 +1,7 @@
 """A network with weights, and what goes with them: ready to judge images."""
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import megengine.module as M
 
@@ -60,12 +60,12 @@ def open_network(
     arch: Optional[str],
     path: Optional[str],
     num_classes: Optional[int] = None,
-    preprocess: Optional[Preprocess] = None,
+    preprocess: Optional[Dict[str, Any]] = None,
 ) -> Network:
     """Build ``arch`` with the weights in ``path``, or its published ones where that is None.
 
     What is not given is taken from the weights: a checkpoint tells its network, its classes and
-    its preprocessing.
+    its preprocessing. ``preprocess`` replaces some or all fields of the latter.
 
     Raises:
         UsageError: when the arguments contradict each other or the file.
@@ -87,17 +87,20 @@ def open_network(
     fill(model, weights)
     model.eval()
     card = BY_NAME.get(arch or "") or default_card(found)
+    own = weights.preprocess or (card.preprocess if card else Preprocess())
     return Network(
         model,
         found,
         count,
         weights.classes or default_classes(count),
         weights.classes is None,
-        preprocess or weights.preprocess or (card.preprocess if card else Preprocess()),
+        own.override(preprocess or {}),
     )
 
 
-def _published(name: str, num_classes: Optional[int], preprocess: Optional[Preprocess]) -> Network:
+def _published(
+    name: str, num_classes: Optional[int], preprocess: Optional[Dict[str, Any]]
+) -> Network:
     arch = arch_of(name)
     card = BY_NAME.get(name) or default_card(arch)
     if card is None:
@@ -115,5 +118,5 @@ def _published(name: str, num_classes: Optional[int], preprocess: Optional[Prepr
         card.num_classes,
         default_classes(card.num_classes),
         True,
-        preprocess or card.preprocess,
+        card.preprocess.override(preprocess or {}),
     )

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 import cv2
 import megengine.functional as F
@@ -13,7 +13,6 @@ from ..data.image import read_image
 from ..data.normalize import Normalize
 from ..data.transforms import EvalTransform, to_network_layout
 from ..errors import DataError, TrainingError, UserError
-from ..preprocess import Preprocess
 from .console import Console
 from .device import choose_device, prepare, use_device
 from .network import Network, open_network
@@ -37,7 +36,7 @@ class PredictConfig:
     arch: Optional[str] = None
     model: Optional[str] = None
     num_classes: Optional[int] = None
-    preprocess: Optional[Preprocess] = None
+    preprocess: Optional[Dict[str, Any]] = None  # in place of the weights' own
     device: str = "auto"
     top_k: int = 5
     json: bool = False

@@ -71,6 +71,13 @@ class Augment(_Section):
     jitter: float = Field(0.0, ge=0, le=1)  # brightness, contrast and saturation
     interpolation: Literal["nearest", "bilinear", "bicubic", "area"] = "bilinear"
 
+    @field_validator("area")
+    @classmethod
+    def _share(cls, area: Tuple[float, float]) -> Tuple[float, float]:
+        if not 0 < area[0] <= area[1] <= 1:
+            raise ValueError("area must be two rising numbers above 0 and up to 1")
+        return area
+
 
 class Recipe(_Section):
     """Everything that decides what a training run computes, but for the network and the data."""

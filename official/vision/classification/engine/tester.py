@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from ..data.folder import load_split
 from ..data.loader import Loader
@@ -14,7 +14,6 @@ from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
 from ..distributed.launch import Topology, launch
 from ..errors import UserError
-from ..preprocess import Preprocess
 from .console import Console, Meter
 from .device import choose_device, prepare, use_device
 from .evaluator import Result, evaluate
@@ -29,7 +28,7 @@ class TestConfig:
     arch: Optional[str] = None
     model: Optional[str] = None
     num_classes: Optional[int] = None
-    preprocess: Optional[Preprocess] = None
+    preprocess: Optional[Dict[str, Any]] = None  # in place of the weights' own
     topology: Topology = Topology()
     device: str = "auto"
     batch_size: int = 100

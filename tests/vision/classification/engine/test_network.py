@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import megengine as mge
 import numpy as np
 import pytest
@@ -54,10 +56,11 @@ def test_megengine_models_checkpoints(tmp_path):
 
 
 def test_flags_override_the_file(checkpoint):
-    assert (
-        open_network(None, str(checkpoint), preprocess=PRESETS["torchvision"]).preprocess
-        == (PRESETS["torchvision"])
-    )
+    everything = PRESETS["torchvision"].to_dict()
+    network = open_network(None, str(checkpoint), preprocess=everything)
+    assert network.preprocess == PRESETS["torchvision"]
+    network = open_network(None, str(checkpoint), preprocess={"crop": 12})
+    assert network.preprocess == replace(SMALL, crop=12)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from official.vision.classification.engine.predictor import (
 )
 from official.vision.classification.errors import TrainingError, UserError
 from official.vision.classification.preprocess import Preprocess
+from official.vision.classification.resnet.cifar import resnet20_cifar
 
 PLAIN = Preprocess("BGR", (0, 0, 0), (1, 1, 1), resize=None, crop=None)
 
@@ -65,9 +66,6 @@ def test_lines_are_the_seeds():
 @pytest.fixture()
 def trained(tmp_path):
     path = tmp_path / "weights.pkl"
-    network = mge.module.Sequential()
-    from official.vision.classification.resnet.cifar import resnet20_cifar
-
     network = resnet20_cifar(num_classes=3)
     mge.save(network.state_dict(), str(path))
     return str(path)
@@ -76,7 +74,7 @@ def trained(tmp_path):
 @pytest.fixture()
 def config(trained, tiny_images):
     image = str(tiny_images / "val" / "red" / "0.png")
-    preprocess = Preprocess(resize=16, crop=16)
+    preprocess = {"resize": 16, "crop": 16}
     return PredictConfig(image, "resnet20_cifar", trained, preprocess=preprocess, device="cpu")
 
 

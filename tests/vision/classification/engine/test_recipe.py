@@ -79,6 +79,7 @@ def test_lr_scales_as_the_recipe_says():
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: "),
         ({"optimizer": {"lr": 0.1, "lr_per": "gpu"}}, "optimizer.lr_per"),
         ({"schedule": {"milestones": [3, 2]}}, "milestones must rise"),
+        ({"augment": {"area": [-1, 1]}}, "area must be two rising numbers"),
         ({"preprocess": {"ordr": "BGR"}}, "unknown key 'ordr'"),
     ],
 )

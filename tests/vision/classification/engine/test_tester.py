@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import megengine as mge
 import numpy as np
@@ -10,10 +11,9 @@ from official.vision.classification.engine.network import open_network
 from official.vision.classification.engine.tester import TestConfig as Config
 from official.vision.classification.engine.tester import test as run_test
 from official.vision.classification.errors import DataError, UserError
-from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.resnet.cifar import resnet20_cifar
 
-WHOLE = Preprocess("BGR", (128, 128, 128), (64, 64, 64), resize=None, crop=None)
+WHOLE = {"mean": [128, 128, 128], "std": [64, 64, 64], "resize": None, "crop": None}
 
 
 @pytest.fixture()
@@ -43,7 +43,7 @@ def test_counts_are_those_of_one_image_after_another(config, capsys):
         image = (read_image(path).astype(np.float32) - 128) / 64
         logits = network.model(mge.Tensor(np.stack([image.transpose(2, 0, 1)]))).numpy()[0]
         correct += int(logits.argmax() == label)
-    result = json.loads(open(config["json"]).read())
+    result = json.loads(Path(config["json"]).read_text())
     assert result["top1_correct"] == correct
     assert result["top5_correct"] == result["total"] == 15
     assert result["top1"] == 100 * correct / 15
