@@ -68,6 +68,11 @@ def run(
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stderr.close()
         return 141
+    except OSError as error:  # a full disk, a folder that has gone
+        if args.debug:
+            traceback.print_exc()
+        sys.stderr.write(f"{prog}: error: {error.filename or 'output'}: {error.strerror}\n")
+        return 1
 
 
 def add_data(parser: argparse.ArgumentParser, contents: str) -> None:

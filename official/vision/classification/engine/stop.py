@@ -8,7 +8,7 @@ from typing import Optional
 class StopRequest:
     """While entered, turns the first Ctrl-C or SIGTERM into a note; the second one is let through.
 
-    Use as a context manager and look at ``signal_name`` after every step.
+    Use as a context manager and look at ``came`` after every step.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -18,14 +18,19 @@ class StopRequest:
         self._before: dict = {}
 
     @property
-    def signal_name(self) -> Optional[str]:
-        """The signal that came, None so far."""
-        return None if self.number is None else signal.Signals(self.number).name
+    def came(self) -> bool:
+        """Whether there was a signal."""
+        return self.number is not None
+
+    @property
+    def signal_name(self) -> str:
+        """The signal that came, here or to another rank."""
+        return signal.Signals(self.number or signal.SIGTERM).name
 
     @property
     def exit_code(self) -> int:
         """What a shell reports for a process that this signal has ended."""
-        return 128 + (self.number or 0)
+        return 128 + (self.number or signal.SIGTERM)
 
     def __enter__(self) -> "StopRequest":
         for number in self.SIGNALS:

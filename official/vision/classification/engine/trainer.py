@@ -18,7 +18,7 @@ from ..data.loader import Batch, Loader
 from ..data.normalize import Normalize
 from ..data.sampler import eval_batches, steps_per_epoch, train_batches
 from ..data.transforms import EvalTransform, TrainTransform
-from ..distributed.collectives import barrier, broadcast_model, rank, world_size
+from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
 from ..distributed.launch import Topology, launch
 from ..errors import TrainingError, UsageError, UserError
 from ..resnet.pretrained import Pretrained
@@ -118,17 +118,20 @@ class Trainer:
         if self.step >= self.last_step:
             self.console.line(f"{self.folder}: all {self.recipe.epochs} epochs are done")
             return 0
-        with StopRequest() as stop:
-            self._start_bar()
-            for batch in self._train_loader():
-                self._train_step(batch)
-                if (self.step - 1) % self.config.print_freq == 0:
-                    self._report()
-                if self.step % self.steps_per_epoch == 0:
-                    self._end_epoch()
-                if stop.signal_name and world_size() == 1:
-                    return self._stop(stop)
-        return 0
+        try:
+            with StopRequest() as stop:
+                self._start_bar()
+                for batch in self._train_loader():
+                    self._train_step(batch)
+                    if (self.step - 1) % self.config.print_freq == 0:
+                        self._report()
+                    if self.step % self.steps_per_epoch == 0:
+                        self._end_epoch()
+                    if self._is_stopped(stop):
+                        return self._stop(stop)
+            return 0
+        finally:
+            self.console.stop_bar()
 
     def _train_step(self, batch: Batch) -> None:
         rate = learning_rate(
@@ -316,6 +319,14 @@ class Trainer:
             total_batch=self.recipe.batch_size * world_size(),
             best_top1=self.best_top1,
         )
+
+    def _is_stopped(self, stop: StopRequest) -> bool:
+        """Whether a signal has come; ranks must agree, and ask each other now and then."""
+        if world_size() == 1:
+            return stop.came
+        if self.step % self.config.print_freq:
+            return False
+        return bool(sum_over_ranks(np.array([stop.came], np.int32))[0])
 
     def _stop(self, stop: StopRequest) -> int:
         self._report()

@@ -53,16 +53,18 @@ class _Convolve(Function):
 
     def backward(self, dout: Tensor) -> Tuple[Optional[Tensor], Tensor]:
         layer = self.layer
+        x, dout_values = self.x.numpy(), dout.numpy()
+        # Queued, not waited for: MegEngine's own thread works on it while numpy does the other.
+        dx = self._data_gradient(dout) if self.needs_dx else None
         dweight = filter_gradient(
-            self.x.numpy(),
-            dout.numpy(),
+            x,
+            dout_values,
             layer.kernel_size,
             layer.stride,
             layer.padding,
             layer.dilation,
             layer.groups,
         )
-        dx = self._data_gradient(dout) if self.needs_dx else None
         return dx, Tensor(dweight.reshape(self.weight.shape))
 
     def _data_gradient(self, dout: Tensor) -> Tensor:
