@@ -15,7 +15,7 @@ from official.vision.classification.engine import flags
 from official.vision.classification.engine.predictor import PredictConfig, predict
 from official.vision.classification.preprocess import parse_preprocess
 
-EXAMPLE = Path(__file__).resolve().parent / "official" / "assets" / "example.png"
+EXAMPLE = Path(__file__).resolve().parent / "official" / "assets" / "example.jpg"
 
 
 def parser() -> flags.Parser:
@@ -26,7 +26,7 @@ def parser() -> flags.Parser:
         "--image",
         default=str(EXAMPLE),
         metavar="FILE",
-        help="picture (default: a drawn star)",
+        help="picture (default: a star drawn by tools/make_shapes.py)",
     )
     flags.add_weights(parser)
     parser.add_argument(

@@ -164,4 +164,4 @@ def test_a_megengine_state_dict_through_the_command_line(script, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
     assert len(answer["top"]) == 5
-    assert Path(answer["image"]) == ROOT / "official" / "assets" / "example.png"
+    assert Path(answer["image"]) == ROOT / "official" / "assets" / "example.jpg"
