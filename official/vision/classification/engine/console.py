@@ -8,30 +8,6 @@ from typing import Any, Dict, List, Optional
 from tqdm import tqdm
 
 
-class Meter:
-    """The last value of a quantity and its mean since the last reset."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.reset()
-
-    def reset(self) -> None:
-        self.last = self.sum = 0.0
-        self.count = 0
-
-    def update(self, value: float, count: int = 1) -> None:
-        self.last = value
-        self.sum += value * count
-        self.count += count
-
-    @property
-    def mean(self) -> float:
-        return self.sum / max(self.count, 1)
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.last:.3f} ({self.mean:.3f})"
-
-
 class Console:
     """Lines to stdout and a progress bar to stderr, from rank 0 only.
 

@@ -14,9 +14,10 @@ from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
 from ..distributed.launch import Topology, launch
 from ..errors import UserError
-from .console import Console, Meter
+from .console import Console
 from .device import choose_device, prepare, use_device
 from .evaluator import Result, evaluate
+from .meters import Meter
 from .network import open_network
 
 

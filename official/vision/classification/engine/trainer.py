@@ -2,8 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import List, Optional
+from typing import Iterable, Optional
 
 import megengine
 import megengine.functional as F
@@ -14,21 +13,23 @@ from megengine import Tensor
 from megengine.autodiff import GradManager
 
 from ..data.folder import ImageFolder, load_split
-from ..data.loader import Batch, Loader
+from ..data.loader import Batch, Loader, Transform
 from ..data.normalize import Normalize
-from ..data.sampler import eval_batches, steps_per_epoch, train_batches
+from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_batches
 from ..data.transforms import EvalTransform, TrainTransform
 from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
 from ..distributed.launch import Topology, launch
-from ..errors import TrainingError, UsageError, UserError
+from ..errors import TrainingError, UsageError
 from ..resnet.pretrained import Pretrained
 from ..zoo.models import get_model
-from .checkpoint import Progress, load_checkpoint, save_checkpoint, write_atomically
-from .console import Console, Meter
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .console import Console
 from .curves import draw_curves
 from .device import choose_device, prepare, use_device
 from .evaluator import Result, evaluate
-from .recipe import Recipe, dump_recipe
+from .meters import StepMeters
+from .recipe import Recipe
+from .run_folder import RunFolder
 from .schedule import learning_rate
 from .stop import StopRequest
 
@@ -81,19 +82,16 @@ class Trainer:
         self.last_step = recipe.epochs * self.steps_per_epoch
         self.total_lr = recipe.optimizer.total_lr(recipe.batch_size, world_size())
 
-        self.folder = Path(config.save) / config.arch
-        self.checkpoint = self.folder / "checkpoint.safetensors"
-        self.resume_from = _find_checkpoint(config.resume, self.checkpoint)
-        self.console = Console(rank() == 0, self.folder)
+        self.folder = RunFolder(config.save, config.arch, config.resume)
+        self.console = Console(rank() == 0, self.folder.path)
         self.normalize = Normalize(recipe.preprocess)
 
         megengine.random.seed(config.seed)
         self.model = self._build_model(device)
+        several = world_size() > 1
         self.gradients = GradManager().attach(
             self.model.parameters(),
-            callbacks=[megengine.distributed.make_allreduce_cb("mean")]
-            if world_size() > 1
-            else None,
+            callbacks=[megengine.distributed.make_allreduce_cb("mean")] if several else None,
         )
         self.optimizer = optim.SGD(
             self.model.parameters(),
@@ -102,21 +100,19 @@ class Trainer:
             nesterov=recipe.optimizer.nesterov,
             weight_decay=recipe.optimizer.weight_decay,
         )
-        self.step = 0
+        self.meters = StepMeters()
+        self.step = 0  # steps done
         self.best_top1 = -1.0
-        self.loss = Meter("Loss")
-        self.top1 = Meter("Acc@1")
-        self.top5 = Meter("Acc@5")
-        self.time = Meter("Time")
-        self.pending: List[Tensor] = []  # results of steps that nobody has waited for yet
 
     def run(self) -> int:
         """Train to the end, or to a signal; return the exit code."""
-        self._open_folder()
-        if self.resume_from:
-            self._resume(self.resume_from)
+        if rank() == 0:
+            self.folder.prepare(self.recipe)
+        barrier()
+        if self.folder.resume_from:
+            self._resume()
         if self.step >= self.last_step:
-            self.console.line(f"{self.folder}: all {self.recipe.epochs} epochs are done")
+            self.console.line(f"{self.folder.path}: all {self.recipe.epochs} epochs are done")
             return 0
         try:
             with StopRequest() as stop:
@@ -151,52 +147,36 @@ class Trainer:
             self.gradients.backward(loss)
         self.optimizer.step().clear_grad()
         top1, top5 = F.topk_accuracy(logits, labels, (1, min(5, self.num_classes)))
-        self.pending.append(F.stack([loss, top1, top5]).detach())
         self.step += 1
         now = time.perf_counter()
-        self.time.update(now - self.last_time)
+        self.meters.add(F.stack([loss, top1, top5]).detach(), now - self.last_time)
         self.last_time = now
         self.console.advance(len(batch) * world_size())
 
-    def _drain(self) -> None:
-        """Fetch the results of past steps from the device, and look at them."""
-        first = self.step - len(self.pending)
-        for offset, result in enumerate(self.pending):
-            loss, top1, top5 = result.numpy().reshape(-1).tolist()
-            if not np.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {first + offset}; lower the learning rate, or "
-                    f"look at the data. The last checkpoint is kept: {self.checkpoint}"
-                )
-            self.loss.update(loss)
-            self.top1.update(100 * top1)
-            self.top5.update(100 * top5)
-        self.pending = []
-
     def _report(self) -> None:
-        """The seed's line, and a row of metrics; the meters start anew."""
-        self._drain()
-        if not self.loss.count:
-            return
+        """The seed's line, and a row of metrics; the meters start anew.
+
+        Raises:
+            TrainingError: when a loss is not finite.
+        """
+        try:
+            if not self.meters.fetch(self.step):
+                return
+        except TrainingError as error:
+            raise TrainingError(
+                f"{error}; lower the learning rate, or look at the data. "
+                f"The last checkpoint is kept: {self.folder.checkpoint}"
+            ) from None
         done = self.step - 1
         rate = self.optimizer.param_groups[0]["lr"]
         self.console.tick(
-            f"Epoch {done // self.steps_per_epoch} Step {done}, LR {rate:.4f}, "
-            f"{self.loss} {self.top1} {self.top5} {self.time}"
+            f"Epoch {done // self.steps_per_epoch} Step {done}, LR {rate:.4f}, {self.meters}"
         )
-        self.console.advance(0, loss=f"{self.loss.mean:.3f}", top1=f"{self.top1.mean:.1f}")
-        self.console.metrics(
-            event="train",
-            step=self.step,
-            epoch=self.step / self.steps_per_epoch,
-            lr=rate,
-            loss=self.loss.mean,
-            top1=self.top1.mean,
-            top5=self.top5.mean,
-            seconds_per_step=self.time.mean,
-        )
-        for meter in (self.loss, self.top1, self.top5, self.time):
-            meter.reset()
+        means = self.meters.means()
+        self.console.advance(0, loss=f"{means['loss']:.3f}", top1=f"{means['top1']:.1f}")
+        epoch = self.step / self.steps_per_epoch
+        self.console.metrics(event="train", step=self.step, epoch=epoch, lr=rate, **means)
+        self.meters.reset()
 
     def _end_epoch(self) -> None:
         """Test, write the checkpoint and the curves."""
@@ -215,11 +195,9 @@ class Trainer:
         )
         is_best = result.top1 > self.best_top1
         self.best_top1 = max(self.best_top1, result.top1)
-        self._save(self.checkpoint)
-        if is_best:
-            self._save(self.folder / "best.safetensors")
+        self._save(best=is_best)
         if rank() == 0:
-            draw_curves(self.folder)
+            draw_curves(self.folder.path)
         if self.step < self.last_step:
             self._start_bar()
 
@@ -258,40 +236,24 @@ class Trainer:
         )
         return self._loader(self.train_set, transform, batches)
 
-    def _loader(self, folder: ImageFolder, transform: object, batches: object) -> Loader:
+    def _loader(
+        self, folder: ImageFolder, transform: Transform, batches: Iterable[BatchIndices]
+    ) -> Loader:
         order = self.recipe.preprocess.order
         return Loader(folder, transform, order, batches, self.config.seed, self.config.workers)
 
     def _build_model(self, device: str) -> M.Module:
-        pretrained = False if self.resume_from else self.config.pretrained
-        kwargs = {"num_classes": self.num_classes}
-        if self.recipe.zero_init_residual:
-            kwargs["zero_init_residual"] = True
-        model = get_model(self.config.arch, pretrained, **kwargs)
+        model = get_model(
+            self.config.arch,
+            False if self.folder.resume_from else self.config.pretrained,
+            num_classes=self.num_classes,
+            zero_init_residual=self.recipe.zero_init_residual,
+        )
         broadcast_model(model)
         return prepare(model, device)
 
-    def _open_folder(self) -> None:
-        """Make the run's folder; refuse one that holds another run's result."""
-        if rank() == 0:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"{self.folder}: cannot be made: {error.strerror}; choose another with --save"
-                ) from None
-            if self.checkpoint.exists() and not self.resume_from:
-                raise UserError(
-                    f"{self.checkpoint}: holds a run already; continue it with --resume auto, or "
-                    "choose another folder with --save"
-                )
-            if not self.resume_from:
-                for name in ("metrics.jsonl", "log.txt"):  # of a run that never got to a checkpoint
-                    (self.folder / name).unlink(missing_ok=True)
-            write_atomically(self.folder / "recipe.yaml", dump_recipe(self.recipe).encode())
-        barrier()
-
-    def _resume(self, path: Path) -> None:
+    def _resume(self) -> None:
+        path = self.folder.resume_from
         progress = load_checkpoint(path, self.model, self.optimizer)
         for name, value in vars(self._progress()).items():
             if name not in ("step", "best_top1") and getattr(progress, name) != value:
@@ -303,9 +265,10 @@ class Trainer:
         self.console.rewind_metrics(self.step)
         self.console.line(f"resumed from {path} at step {self.step} of {self.last_step}")
 
-    def _save(self, path: Path) -> None:
+    def _save(self, best: bool = False) -> None:
         if rank() == 0:
-            save_checkpoint(path, self.model, self.optimizer, self._progress())
+            for path in (self.folder.checkpoint, self.folder.best)[: 1 + best]:
+                save_checkpoint(path, self.model, self.optimizer, self._progress())
         barrier()
 
     def _progress(self) -> Progress:
@@ -331,10 +294,10 @@ class Trainer:
     def _stop(self, stop: StopRequest) -> int:
         self._report()
         self.console.stop_bar()
-        self._save(self.checkpoint)
+        self._save()
         self.console.line(
-            f"{stop.signal_name}: saved step {self.step} of {self.last_step} to {self.checkpoint}; "
-            "continue with --resume auto"
+            f"{stop.signal_name}: saved step {self.step} of {self.last_step} to "
+            f"{self.folder.checkpoint}; continue with --resume auto"
         )
         return stop.exit_code
 
@@ -354,10 +317,3 @@ def _number_of_classes(wanted: Optional[int], folder: ImageFolder) -> int:
     if wanted is not None and wanted != found:
         raise UsageError(f"--num-classes {wanted}: {folder.root} has {found} class folders")
     return found
-
-
-def _find_checkpoint(resume: Optional[str], default: Path) -> Optional[Path]:
-    """The checkpoint to go on from, None to start anew."""
-    if resume is None or (resume == "auto" and not default.exists()):
-        return None
-    return default if resume == "auto" else Path(resume)

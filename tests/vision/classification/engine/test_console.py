@@ -1,15 +1,6 @@
 import json
 
-from official.vision.classification.engine.console import Console, Meter, read_metrics
-
-
-def test_meter_prints_as_the_seed_does():
-    meter = Meter("Loss")
-    meter.update(2.0)
-    meter.update(5.0, count=3)
-    assert str(meter) == "Loss 5.000 (4.250)"
-    meter.reset()
-    assert meter.mean == 0
+from official.vision.classification.engine.console import Console, read_metrics
 
 
 def test_lines_go_to_stdout_and_to_the_log(tmp_path, capsys):

@@ -155,6 +155,16 @@ def test_a_second_run_does_not_overwrite_the_first(config, folder):
     assert (folder / "checkpoint.safetensors").read_bytes() == before
 
 
+def test_resuming_elsewhere_does_not_overwrite_the_run_that_is_there(config, folder, tmp_path):
+    train(config)
+    other = replace(config, save=str(tmp_path / "other"))
+    train(other)
+    with pytest.raises(UserError, match="holds a run already"):
+        train(replace(other, resume=str(folder / "best.safetensors")))
+    shorter = str(tmp_path / "new")
+    assert train(replace(config, save=shorter, resume=str(folder / "checkpoint.safetensors"))) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -242,7 +252,8 @@ def test_rate_per_device_and_label_smoothing_reach_the_step(config, monkeypatch)
         seen["labels"] = batch.labels
         step(self, batch)
         seen["after"] = self.model.fc.bias.numpy().copy()
-        seen["loss"] = float(self.pending[-1].numpy().reshape(-1)[0])
+        self.meters.fetch(self.step)
+        seen["loss"] = self.meters.loss.last
 
     monkeypatch.setattr(trainer.Trainer, "_train_step", watched)
     train(replace(config, recipe=recipe))
