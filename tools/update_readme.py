@@ -20,7 +20,7 @@ START, END = "<!-- table -->\n", "<!-- end of table -->"
 def table() -> str:
     """Every network, and the accuracy of its weights where there are any."""
     lines = [
-        "| network | parameters (M) | multiply-adds (G) | at px | weights | top-1 (%) | top-5 (%) |",
+        "| network | params (M) | multiply-adds (G) | at px | weights | top-1 (%) | top-5 (%) |",
         "| --- | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
     for name, build in ARCHS.items():
