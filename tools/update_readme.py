@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from official.vision.classification.engine.device import use_device  # noqa: E402
 from official.vision.classification.resnet.complexity import complexity  # noqa: E402
 from official.vision.classification.zoo import ARCHS, default_card  # noqa: E402
 
@@ -42,6 +43,7 @@ def with_table(readme: str) -> str:
 
 def main() -> int:
     """Rewrite README.md; return the exit code."""
+    use_device("cpu")
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

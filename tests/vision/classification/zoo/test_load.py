@@ -282,7 +282,6 @@ class TestDescription:
         "order is a list": '{"preprocess": {"order": ["BGR"]}}',
         "order is an object": '{"preprocess": {"order": {}}}',
         "mean is a number": '{"preprocess": {"mean": 5}}',
-        "mean is null": '{"preprocess": {"mean": null}}',
         "mean is deep": '{"preprocess": {"mean": ' + "[" * 900 + "]" * 900 + "}}",
         "mean is long": '{"preprocess": {"mean": [' + "1," * 100_000 + "1]}}",
         "mean is huge": '{"preprocess": {"mean": [1, 2, 1' + "0" * 400 + "]}}",
