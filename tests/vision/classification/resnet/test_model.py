@@ -186,7 +186,7 @@ def test_zero_init_makes_every_block_the_identity_at_first():
 def test_initial_weights_have_the_variance_of_he_et_al():
     """Var = 2 / (outputs each input reaches), arXiv:1502.01852, eq. 14."""
     network = resnet.resnet18()
-    weight = network.layer3[1].conv1.weight.numpy()  # 256 filters of 3x3
+    weight = network.layer3[0].conv1.weight.numpy()  # 3x3, from 128 channels to 256
     assert abs(weight.std() / np.sqrt(2 / (9 * 256)) - 1) < 0.01
     assert abs(weight.mean()) < 1e-3
     head = network.fc.weight.numpy()
