@@ -1,6 +1,9 @@
 """The launcher for real, on CPU processes: its barriers need no GPU, its collectives do."""
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,15 +47,28 @@ def start(function, topology):
 """
 
 
-def run(program):
-    return subprocess.Popen(
-        [sys.executable, "-c", SETUP + program],
-        cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture()
+def run():
+    """Starts a program; whatever is left of it and its ranks at the end is killed."""
+    started = []
+
+    def start(program):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SETUP + program],
+            cwd=ROOT,
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_single_process_needs_no_launcher():
@@ -66,14 +82,14 @@ def test_a_single_process_needs_no_launcher():
     assert sum_over_ranks(values) is values
 
 
-def test_every_rank_runs_and_the_worst_exit_code_counts():
+def test_every_rank_runs_and_the_worst_exit_code_counts(run):
     process = run("sys.exit(start(worker, Topology(ngpus=2, port=0)))")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert sorted(out.split("\n")) == ["", "this is 0 of 2", "this is 1 of 2"]
 
 
-def test_an_error_on_one_rank_is_told_and_ends_the_others():
+def test_an_error_on_one_rank_is_told_and_ends_the_others(run):
     process = run(
         "try:\n    start(broken, Topology(ngpus=2, port=0))\n"
         "except UserError as error:\n    sys.exit(f'error: {error}')"
@@ -84,7 +100,7 @@ def test_an_error_on_one_rank_is_told_and_ends_the_others():
     assert "error: a process has failed and the others were ended" in err
 
 
-def test_two_launchers_act_as_two_nodes(unused_port):
+def test_two_launchers_act_as_two_nodes(run, unused_port):
     nodes = [
         run(f"start(worker, Topology(ngpus=1, nodes=2, node={node}, port={unused_port}))")
         for node in (0, 1)
@@ -96,8 +112,6 @@ def test_two_launchers_act_as_two_nodes(unused_port):
 
 @pytest.fixture()
 def unused_port():
-    import socket
-
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]

@@ -119,6 +119,31 @@ def test_a_stopped_run_resumes_bit_for_bit(config, folder, tmp_path, monkeypatch
     assert epochs == [row for row in straight_rows if row["event"] == "epoch"]
 
 
+def test_a_killed_run_resumes_from_its_last_checkpoint(config, folder, monkeypatch):
+    """What kill -9 in the fourth epoch leaves: the second's checkpoint, and metrics beyond it."""
+    second = {}
+    end_epoch = trainer.Trainer._end_epoch
+
+    def end_and_remember(self):
+        end_epoch(self)
+        if self.step == 6:
+            second["checkpoint"] = self.folder.checkpoint.read_bytes()
+
+    monkeypatch.setattr(trainer.Trainer, "_end_epoch", end_and_remember)
+    train(config)
+    path = folder / "checkpoint.safetensors"
+    straight, rows = tensors_of(path), read_metrics(folder)
+    path.write_bytes(second["checkpoint"])
+
+    assert train(replace(config, resume="auto")) == 0
+    assert equal(tensors_of(path), straight)
+
+    def without_times(rows):
+        return [{**row, "seconds_per_step": None} for row in rows]
+
+    assert without_times(read_metrics(folder)) == without_times(rows)
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny_images, tiny_recipe, tmp_path):
     command = [sys.executable, "train.py", "--data", tiny_images, "-c", tiny_recipe, "--arch"]
     command += ["resnet20_cifar", "--epochs", "500", "--save", tmp_path / "run", "--device", "cpu"]
