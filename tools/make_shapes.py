@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Draw a small labelled image data set, offline: ten kinds of shape among clutter.
 
     python tools/make_shapes.py data/shapes --train 2000 --val 500 --seed 0
