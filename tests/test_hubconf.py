@@ -4,7 +4,6 @@ what ``official`` means in one."""
 
 import ast
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -19,6 +18,7 @@ import pytest
 
 from official.vision.classification.resnet.model import resnet18, resnet50
 from official.vision.classification.zoo import models
+from tests.scripts import load_script
 from tests.servers import Server, make_certificate, whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -304,9 +304,7 @@ def _in_turn(*answers):
 
 def test_at_home_there_is_one_copy_of_the_code():
     before = {name: module for name, module in sys.modules.items() if name.startswith("official")}
-    spec = importlib.util.spec_from_file_location("hubconf.py", ROOT / "hubconf.py")
-    hubconf = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hubconf)
+    hubconf = load_script("hubconf.py")
     assert hubconf.resnet18 is resnet18
     after = {name: module for name, module in sys.modules.items() if name.startswith("official")}
     assert after == before

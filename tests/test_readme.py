@@ -1,6 +1,5 @@
 """Every command and snippet of README.md is run as it is written there, on a smaller scale."""
 
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from official.vision.classification.resnet.model import resnet18, resnet50
 from official.vision.classification.zoo import default_card
+from tests.scripts import load_script
 from tests.servers import Server, whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,9 +42,7 @@ def test_environment_commands_are_make_targets_that_ci_runs():
 @pytest.mark.parametrize("command", IMAGENET_TRAINING)
 def test_commands_for_gpus_have_valid_flags(command):
     """They are not run: they want ImageNet and up to sixteen GPUs."""
-    spec = importlib.util.spec_from_file_location("script_train", ROOT / "train.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("train.py")
     args = script.flags.parse(script.parser(), shlex.split(command)[2:])
     assert script.recipe_of(args).optimizer.lr == 0.025
     assert script.flags.topology(args).nodes == (2 if "--world-size" in command else 1)

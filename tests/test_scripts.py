@@ -1,6 +1,5 @@
 """The three scripts as a user meets them: help, defaults, exit codes, and errors of one line."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,19 +8,12 @@ import pytest
 
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.resnet.model import resnet18
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load(name):
-    """Import a script by its path; ``import test`` would find Python's own."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPTS = {name: load(name) for name in ("train", "test", "inference")}
+SCRIPTS = {name: load_script(f"{name}.py") for name in ("train", "test", "inference")}
 
 
 def fails(capsys, name, *arguments):

@@ -1,15 +1,13 @@
 import hashlib
-import importlib.util
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("make_shapes", ROOT / "tools" / "make_shapes.py")
-shapes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(shapes)
+from tests.scripts import load_script
+
+shapes = load_script("tools/make_shapes.py")
 
 
 def make(out, train=23, val=12, seed=5, **more):

@@ -1,14 +1,12 @@
-import importlib.util
 from pathlib import Path
+
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_readmes_table_is_what_the_cards_say():
-    path = ROOT / "tools" / "update_readme.py"
-    spec = importlib.util.spec_from_file_location("update_readme", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("tools/update_readme.py")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert module.with_table(readme) == readme, "run python tools/update_readme.py"
     rows = [line for line in readme.splitlines() if line.startswith("| `")]

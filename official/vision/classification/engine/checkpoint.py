@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from ..errors import UserError, WeightsError
 from ..preprocess import Preprocess
-from ..zoo.load import DESCRIPTION, MODEL_PREFIX
+from ..zoo.load import DESCRIPTION, MODEL_PREFIX, strip_prefix
 from ..zoo.readers import read_weights
 
 OPTIMIZER_PREFIX = "optimizer."
@@ -76,8 +76,8 @@ def load_checkpoint(path: Path, model: M.Module, optimizer: optim.Optimizer) -> 
             ``optimizer`` are then untouched.
     """
     progress, tensors = read_checkpoint(path)
-    weights = _strip(MODEL_PREFIX, tensors)
-    state = _strip(OPTIMIZER_PREFIX, tensors)
+    weights = strip_prefix(MODEL_PREFIX, tensors)
+    state = strip_prefix(OPTIMIZER_PREFIX, tensors)
     targets = dict(_optimizer_state(model, optimizer))
     for expected, found in ((model.state_dict(), weights), (targets, state)):
         shapes = {name: tuple(value.shape) for name, value in expected.items()}
@@ -143,9 +143,3 @@ def _optimizer_state(model: M.Module, optimizer: optim.Optimizer) -> Iterator[Tu
     for name, parameter in model.named_parameters():
         for kind, value in optimizer._state.get(parameter, {}).items():
             yield f"{name}.{kind}", value
-
-
-def _strip(prefix: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    return {
-        name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)
-    }

@@ -76,8 +76,8 @@ def classify(network: Network, image: np.ndarray, top_k: int = 5) -> List[Guess]
     """The ``top_k`` likeliest classes of an ``(H, W, 3)`` uint8 BGR image, best first."""
     preprocess = network.preprocess
     prepared = to_network_layout(EvalTransform(preprocess)(image), preprocess.order)
-    images = np.ascontiguousarray(prepared)[None]
-    probabilities = F.softmax(network.model(Normalize(preprocess)(images)), axis=1).numpy()[0]
+    logits = network.model(Normalize(preprocess)(prepared[None]))
+    probabilities = F.softmax(logits, axis=1).numpy()[0]
     if not np.isfinite(probabilities).all():
         raise TrainingError("the network's outputs are not finite: its weights are unusable")
     best = np.argsort(-probabilities, kind="stable")[:top_k]

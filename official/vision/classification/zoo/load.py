@@ -51,14 +51,9 @@ def load_weights(path: Union[str, Path]) -> Weights:
     if DESCRIPTION not in file.metadata:
         return Weights(path, file.tensors)
     description = _parse(path, file.metadata[DESCRIPTION])
-    tensors = {
-        name[len(MODEL_PREFIX) :]: tensor
-        for name, tensor in file.tensors.items()
-        if name.startswith(MODEL_PREFIX)
-    }
     weights = Weights(
         path,
-        tensors or file.tensors,
+        strip_prefix(MODEL_PREFIX, file.tensors) or file.tensors,
         arch=description.get("arch"),
         classes=tuple(description.get("classes") or ()) or None,
         preprocess=_preprocess(path, description.get("preprocess")),
@@ -66,6 +61,13 @@ def load_weights(path: Union[str, Path]) -> Weights:
     if weights.classes and weights.num_classes not in (None, len(weights.classes)):
         raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")
     return weights
+
+
+def strip_prefix(prefix: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """The tensors whose names start with ``prefix``, by the rest of their names."""
+    return {
+        name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)
+    }
 
 
 def fill(model: M.Module, weights: Weights, new_head: bool = False) -> None:
@@ -224,5 +226,5 @@ def _damaged(path: Path, what: str) -> WeightsError:
 
 
 def _some(names: List[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+    first = ", ".join(names[:3])
+    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first
