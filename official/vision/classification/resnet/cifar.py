@@ -1,18 +1,23 @@
-"""He et al.'s ResNets for 32x32 images (CVPR 2016, section 4.2).
+"""ResNets for 32x32 images, of two kinds.
 
-6n+2 layers: a 3x3 convolution, three stages of n basic blocks with 16, 32 and 64 channels, global
-average pooling and a linear classifier. Shortcuts have no parameters (option A): where the map is
-halved they take every second pixel and pad the new channels with zeros.
+He et al.'s own (CVPR 2016, section 4.2) have 6n+2 layers: a 3x3 convolution, three stages of n
+basic blocks with 16, 32 and 64 channels, global average pooling and a linear classifier.
+Shortcuts have no parameters (option A): where the map is halved they take every second pixel and
+pad the new channels with zeros.
+
+MMPreTrain's are the networks for ImageNet, with all their channels, behind a stem that keeps the
+image's size.
 """
 
-from typing import Dict, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import megengine.functional as F
 import megengine.module as M
 from megengine import Tensor
 
+from .blocks import BasicBlock, Bottleneck, DropPath, Norm, build_stages, conv3x3, initialise
 from .complexity import Cost
-from .model import Norm, conv3x3, initialise
+from .model import STAGES, ResNet
 from .pretrained import accepts_pretrained
 
 
@@ -23,16 +28,26 @@ class CifarBlock(M.Module):
     -> ``(N, channels, H/stride, W/stride)``
     """
 
+    expansion = 1
+
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, norm: Norm = M.BatchNorm2d
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        norm: Norm = M.BatchNorm2d,
+        dilation: int = 1,
+        first_dilation: Optional[int] = None,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         self.stride = stride
         self.new_channels = channels - in_channels
-        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.conv1 = conv3x3(in_channels, channels, stride, dilation=first_dilation or dilation)
         self.bn1 = norm(channels)
-        self.conv2 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels, dilation=dilation)
         self.bn2 = norm(channels)
+        self.drop_path = DropPath(drop_path)
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Every ``stride``-th pixel, new channels zero: half before the old ones, half after."""
@@ -47,15 +62,15 @@ class CifarBlock(M.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        return F.relu(self.drop_path(out) + self.shortcut(x))
 
     def complexity(self, cost: Cost) -> None:
         cost.conv(self.conv1).norm(self.bn1).relu()
         cost.conv(self.conv2).norm(self.bn2).relu()
 
     @property
-    def last_norm(self) -> M.Module:
-        """The normalisation that ends the residual branch."""
+    def last_layer(self) -> M.Module:
+        """What ends the residual branch."""
         return self.bn2
 
 
@@ -67,7 +82,11 @@ class CifarResNet(M.Module):
 
     Args:
         blocks: blocks per stage; the network has ``6 * blocks + 2`` layers.
-        num_classes, zero_init_residual, norm, in_channels: as in ResNet.
+        num_classes, zero_init_residual, norm, in_channels, drop_path: as in ResNet.
+        replace_stride_with_dilation: as in ResNet, for layer2 and layer3.
+
+    Raises:
+        ValueError: for arguments outside of what is said there.
     """
 
     def __init__(
@@ -77,23 +96,23 @@ class CifarResNet(M.Module):
         zero_init_residual: bool = False,
         norm: Norm = M.BatchNorm2d,
         in_channels: int = 3,
+        replace_stride_with_dilation: Optional[Sequence[bool]] = None,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         self.conv1 = conv3x3(in_channels, 16)
         self.bn1 = norm(16)
-        self.layer1 = self._make_layer(16, 16, blocks, 1, norm)
-        self.layer2 = self._make_layer(16, 32, blocks, 2, norm)
-        self.layer3 = self._make_layer(32, 64, blocks, 2, norm)
+        self.layer1, self.layer2, self.layer3 = build_stages(
+            CifarBlock,
+            (16, 32, 64),
+            (blocks, blocks, blocks),
+            in_channels=16,
+            dilate=replace_stride_with_dilation,
+            drop_path=drop_path,
+            norm=norm,
+        )
         self.fc = M.Linear(64, num_classes)
         initialise(self, zero_init_residual)
-
-    @staticmethod
-    def _make_layer(
-        in_channels: int, channels: int, blocks: int, stride: int, norm: Norm
-    ) -> M.Sequential:
-        first = CifarBlock(in_channels, channels, stride, norm)
-        rest = [CifarBlock(channels, channels, 1, norm) for _ in range(blocks - 1)]
-        return M.Sequential(first, *rest)
 
     def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
         """Every stage's output by name: ``stem, res2, res3, res4``."""
@@ -148,3 +167,33 @@ def resnet56_cifar(**kwargs) -> CifarResNet:
 def resnet110_cifar(**kwargs) -> CifarResNet:
     """ResNet-110 for 32x32 images: 1.7 M parameters, 253 M multiply-adds."""
     return CifarResNet(18, **kwargs)
+
+
+@accepts_pretrained
+def resnet18_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+    """ResNet-18 with a 3x3 stem: basic blocks, 11.2 M parameters, 0.56 G multiply-adds."""
+    return ResNet(BasicBlock, STAGES[18], num_classes, stem="3x3", **kwargs)
+
+
+@accepts_pretrained
+def resnet34_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+    """ResNet-34 with a 3x3 stem: basic blocks, 21.3 M parameters, 1.2 G multiply-adds."""
+    return ResNet(BasicBlock, STAGES[34], num_classes, stem="3x3", **kwargs)
+
+
+@accepts_pretrained
+def resnet50_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+    """ResNet-50 with a 3x3 stem: bottlenecks, 23.5 M parameters, 1.3 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[50], num_classes, stem="3x3", **kwargs)
+
+
+@accepts_pretrained
+def resnet101_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+    """ResNet-101 with a 3x3 stem: bottlenecks, 42.5 M parameters, 2.5 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[101], num_classes, stem="3x3", **kwargs)
+
+
+@accepts_pretrained
+def resnet152_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+    """ResNet-152 with a 3x3 stem: bottlenecks, 58.2 M parameters, 3.7 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[152], num_classes, stem="3x3", **kwargs)

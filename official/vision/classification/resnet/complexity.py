@@ -64,12 +64,24 @@ class Cost:
         self.channels = linear.out_features
         return self
 
+    def halving_pool(self) -> "Cost":
+        """A pooling of 2x2 squares that keeps what is left over at an odd edge."""
+        self.elementwise += self.elements
+        self.height, self.width = (self.height + 1) // 2, (self.width + 1) // 2
+        return self
+
     def sequence(self, modules: M.Module) -> "Cost":
-        """A projection shortcut: convolutions and normalisations in a row, or the identity."""
-        for module in modules if isinstance(modules, M.Sequential) else ():
+        """One layer, or several in a row, of the kinds that stems and shortcuts have."""
+        for module in modules if isinstance(modules, M.Sequential) else (modules,):
             if isinstance(module, M.Conv2d):
                 self.conv(module)
-            else:
+            elif isinstance(module, M.ReLU):
+                self.relu()
+            elif isinstance(module, M.MaxPool2d):
+                self.max_pool(module)
+            elif hasattr(module, "complexity"):
+                module.complexity(self)
+            elif not isinstance(module, M.Identity):
                 self.norm(module)
         return self
 
@@ -80,8 +92,9 @@ class Cost:
     def join(self, other: "Cost") -> "Cost":
         """Add what another path cost; both must end in the same shape."""
         mine = (self.channels, self.height, self.width)
-        if mine != (other.channels, other.height, other.width):
-            raise ValueError(f"branches end in different shapes: {mine} and {other}")
+        theirs = (other.channels, other.height, other.width)
+        if mine != theirs:
+            raise ValueError(f"branches end in different shapes: {mine} and {theirs}")
         self.params += other.params
         self.macs += other.macs
         self.elementwise += other.elementwise

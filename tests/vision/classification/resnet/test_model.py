@@ -5,139 +5,66 @@ import numpy as np
 import pytest
 
 from official.vision.classification.resnet import model as resnet
+from official.vision.classification.resnet.blocks import HalvingAvgPool
 from official.vision.classification.resnet.complexity import complexity
+from tests.vision.classification.resnet.reference import (
+    Reference,
+    randomise_statistics,
+    relative_difference,
+)
 
-# Parameters, multiply-adds of convolutions and the classifier at 224 px (in units of 1e9), and
-# the same with BN, ReLU and pooling as MMPreTrain's tables count them (None: not in a table).
-FACTS = {
-    "resnet18": (11_689_512, 1.814, 1.822),
-    "resnet34": (21_797_672, 3.664, 3.676),
-    "resnet50": (25_557_032, 4.089, 4.122),
-    "resnet101": (44_549_160, 7.801, 7.849),
-    "resnet152": (60_192_808, 11.514, 11.581),
-    "resnext50_32x4d": (25_028_904, 4.230, None),
-    "resnext101_32x8d": (88_791_336, 16.414, None),
-    "wide_resnet50_2": (68_883_240, 11.398, 11.441),
-    "wide_resnet101_2": (126_886_696, 22.753, 22.816),
+FORMS = {
+    "basic": (resnet.BasicBlock, {}),
+    "bottleneck": (resnet.Bottleneck, {}),
+    "resnext": (resnet.Bottleneck, {"groups": 32, "width_per_group": 4}),
+    "wide": (resnet.Bottleneck, {"width_per_group": 128}),
+    "c": (resnet.Bottleneck, {"stem": "deep"}),
+    "d": (resnet.Bottleneck, {"stem": "deep", "avg_down": True}),
+    "basic-d": (resnet.BasicBlock, {"stem": "deep", "avg_down": True}),
+    "small-images": (resnet.BasicBlock, {"stem": "3x3"}),
 }
 
 
-@pytest.mark.parametrize("name", FACTS)
-def test_complexity_is_the_published_one(name):
-    params, macs, flops = FACTS[name]
-    network = getattr(resnet, name)()
-    cost = complexity(network, 224)
-    assert cost.params == params
-    assert sum(int(np.prod(p.shape)) for p in network.parameters()) == params
-    assert round(cost.macs / 1e9, 3) == macs
-    if flops is not None:
-        assert round((cost.macs + cost.elementwise) / 1e9, 3) == flops
-
-
-def test_complexity_follows_the_input_and_the_head():
-    network = resnet.resnet50(num_classes=200)
-    cost = complexity(network, 448)
-    assert cost.params == 23_917_832  # MMPreTrain's resnet50_8xb8_cub
-    assert round(cost.macs / 1e9, 3) == 16.349
-    assert round((cost.macs + cost.elementwise) / 1e9, 2) == 16.48
-
-
-def reference_conv(x, weight, stride, padding, dilation=1):
-    """A convolution in float64 from its definition; ``weight`` is (O, I, k, k) or grouped 5-D."""
-    if weight.ndim == 4:
-        weight = weight[None]
-    groups, out_channels, _, size, _ = weight.shape
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    count, _, height, width = x.shape
-    reach = dilation * (size - 1) + 1
-    out_height, out_width = (height - reach) // stride + 1, (width - reach) // stride + 1
-    x = x.reshape(count, groups, -1, height, width)
-    out = np.zeros((count, groups, out_channels, out_height, out_width))
-    for i in range(size):
-        for j in range(size):
-            rows = slice(i * dilation, i * dilation + stride * (out_height - 1) + 1, stride)
-            columns = slice(j * dilation, j * dilation + stride * (out_width - 1) + 1, stride)
-            out += np.einsum("ngihw,goi->ngohw", x[:, :, :, rows, columns], weight[:, :, :, i, j])
-    return out.reshape(count, -1, out_height, out_width)
-
-
-class Reference:
-    """The paper's network in float64 numpy, from a state dict."""
-
-    def __init__(self, state):
-        self.state = {name: value.astype(np.float64) for name, value in state.items()}
-
-    def conv_bn(self, x, conv, bn, stride=1):
-        weight = self.state[conv + ".weight"]
-        x = reference_conv(x, weight, stride, weight.shape[-1] // 2)
-        gamma, beta, mean, var = (
-            self.state[f"{bn}.{part}"].reshape(1, -1, 1, 1)
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        return (x - mean) / np.sqrt(var + 1e-5) * gamma + beta
-
-    def block(self, x, name, stride):
-        shortcut = x
-        if f"{name}.downsample.0.weight" in self.state:
-            shortcut = self.conv_bn(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
-        if f"{name}.conv3.weight" in self.state:
-            x = np.maximum(self.conv_bn(x, f"{name}.conv1", f"{name}.bn1"), 0)
-            x = np.maximum(self.conv_bn(x, f"{name}.conv2", f"{name}.bn2", stride), 0)
-            x = self.conv_bn(x, f"{name}.conv3", f"{name}.bn3")
-        else:
-            x = np.maximum(self.conv_bn(x, f"{name}.conv1", f"{name}.bn1", stride), 0)
-            x = self.conv_bn(x, f"{name}.conv2", f"{name}.bn2")
-        return np.maximum(x + shortcut, 0)
-
-    def __call__(self, x, layers):
-        x = np.maximum(self.conv_bn(x.astype(np.float64), "conv1", "bn1", 2), 0)
-        x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        height, width = (x.shape[2] - 3) // 2 + 1, (x.shape[3] - 3) // 2 + 1
-        x = np.max(
-            [
-                x[:, :, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
-                for i in range(3)
-                for j in range(3)
-            ],
-            axis=0,
-        )
-        for stage, blocks in enumerate(layers, 1):
-            for index in range(blocks):
-                x = self.block(x, f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1)
-        return x.mean((2, 3)) @ self.state["fc.weight"].T + self.state["fc.bias"]
-
-
-def randomise_statistics(network, seed=0):
-    """Give BN statistics that tell a mean from a variance and a scale from a shift."""
-    rng = np.random.default_rng(seed)
-    for module in network.modules():
-        if isinstance(module, M.BatchNorm2d):
-            shape = module.running_mean.shape
-            module.running_mean._reset(rng.normal(0, 0.1, shape).astype(np.float32))
-            module.running_var._reset(rng.uniform(0.5, 1.5, shape).astype(np.float32))
-            module.weight._reset(rng.uniform(0.5, 1.0, module.weight.shape).astype(np.float32))
-            module.bias._reset(rng.normal(0, 0.1, module.bias.shape).astype(np.float32))
-    return network
-
-
-@pytest.mark.parametrize(
-    ("block", "options"),
-    [
-        (resnet.BasicBlock, {}),
-        (resnet.Bottleneck, {}),
-        (resnet.Bottleneck, {"groups": 32, "width_per_group": 4}),
-        (resnet.Bottleneck, {"width_per_group": 128}),
-    ],
-    ids=["basic", "bottleneck", "resnext", "wide"],
-)
-def test_forward_equals_the_definition_in_float64(block, options):
+@pytest.mark.parametrize("form", FORMS)
+def test_forward_equals_the_definition_in_float64(form):
+    block, options = FORMS[form]
     layers = (1, 2, 1, 1)
     network = randomise_statistics(resnet.ResNet(block, layers, num_classes=7, **options))
     network.eval()
-    x = np.random.default_rng(1).normal(size=(2, 3, 47, 64)).astype(np.float32)  # odd and oblong
+    # Oblong, and each stage halves maps of both parities: 19 and 16, 10 and 8, 5 and 4.
+    size = (11, 16) if form == "small-images" else (75, 64)
+    x = np.random.default_rng(1).normal(size=(2, 3, *size)).astype(np.float32)
     expected = Reference(network.state_dict())(x, layers)
-    found = network(mge.Tensor(x)).numpy()
-    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert relative_difference(network(mge.Tensor(x)).numpy(), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnetv1c50", "resnetv1d50"])
+def test_variants_have_the_blocks_of_their_form(name):
+    network = randomise_statistics(getattr(resnet, name)(num_classes=5))
+    network.eval()
+    x = np.random.default_rng(1).normal(size=(1, 3, 37, 40)).astype(np.float32)
+    expected = Reference(network.state_dict())(x, (3, 4, 6, 3))
+    assert relative_difference(network(mge.Tensor(x)).numpy(), expected) < 1e-5
+
+
+def test_an_average_is_only_where_a_stride_is():
+    network = resnet.ResNet(
+        resnet.Bottleneck,
+        (1, 1, 1, 1),
+        stem="deep",
+        avg_down=True,
+        replace_stride_with_dilation=(False, True, False),
+    )
+    shortcuts = [
+        stage[0].downsample
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4)
+    ]
+    assert all(len(shortcut) == 3 for shortcut in shortcuts)
+    pooled = [isinstance(shortcut[0], HalvingAvgPool) for shortcut in shortcuts]
+    assert pooled == [False, True, False, True]
+    x = mge.Tensor(np.zeros((1, 3, 64, 64), np.float32))
+    features = network.extract_features(x)
+    assert [features[f"res{i}"].shape[2] for i in (2, 3, 4, 5)] == [16, 8, 8, 4]
 
 
 @pytest.mark.parametrize("block", [resnet.BasicBlock, resnet.Bottleneck])
@@ -225,14 +152,52 @@ def test_state_dict_has_the_names_and_shapes_of_megengine_models():
     assert state["fc.weight"].shape == (1000, 2048)
 
 
-def test_other_image_channels_and_classes():
-    network = resnet.resnet18(num_classes=3, in_channels=1)
+def test_state_dict_has_timms_names_where_the_stem_is_deep():
+    c, d = (getattr(resnet, name)().state_dict() for name in ("resnetv1c50", "resnetv1d50"))
+    for state in (c, d):
+        stem = {name: state[name].shape for name in state if name.startswith("conv1.")}
+        assert {name: shape for name, shape in stem.items() if len(shape) == 4} == {
+            "conv1.0.weight": (32, 3, 3, 3),
+            "conv1.3.weight": (32, 32, 3, 3),
+            "conv1.6.weight": (64, 32, 3, 3),
+        }
+        assert stem["conv1.1.running_mean"] == stem["conv1.4.running_mean"] == (32,)
+        assert state["bn1.weight"].shape == (64,)
+        assert len(state) == 55 * 5 + 2  # two convolutions with BN more than ResNet-50
+    widths = (256, 512, 1024, 2048)
+    for stage, channels in enumerate(widths, 1):
+        inner = 64 if stage == 1 else channels // 2
+        shortcut = f"layer{stage}.0.downsample"
+        assert c[f"{shortcut}.0.weight"].shape == (channels, inner, 1, 1)
+        assert c[f"{shortcut}.1.weight"].shape == (channels,)
+        assert d[f"{shortcut}.1.weight"].shape == (channels, inner, 1, 1)
+        assert d[f"{shortcut}.2.weight"].shape == (channels,)
+        assert f"{shortcut}.0.weight" not in d
+
+
+@pytest.mark.parametrize("stem", ["7x7", "deep", "3x3"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (33, 50)])
+def test_other_image_channels_and_classes_at_any_size(stem, size):
+    network = resnet.ResNet(
+        resnet.BasicBlock, (1, 1, 1, 1), 3, in_channels=1, stem=stem, avg_down=True
+    )
     network.eval()
-    assert network(mge.Tensor(np.zeros((2, 1, 40, 40), np.float32))).shape == (2, 3)
+    logits = network(mge.Tensor(np.ones((2, 1, *size), np.float32))).numpy()
+    assert logits.shape == (2, 3)
+    assert np.isfinite(logits).all()
+    last = network.extract_features(mge.Tensor(np.ones((2, 1, *size), np.float32)))["res5"]
+    cost = complexity(network, *size, in_channels=1)
+    halvings = 3 if stem == "3x3" else 5
+    assert last.shape[2:] == tuple(-(-length // 2**halvings) for length in size)
+    assert cost.channels == 3
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="three elements"):
+    with pytest.raises(ValueError, match="needs 3 elements, .* got \\(True,\\)"):
         resnet.resnet50(replace_stride_with_dilation=[True])
     with pytest.raises(ValueError, match="Bottleneck"):
         resnet.ResNet(resnet.BasicBlock, (1, 1, 1, 1), groups=2)
+    with pytest.raises(ValueError, match="stem must be '7x7', 'deep' or '3x3', got '5x5'"):
+        resnet.resnet18(stem="5x5")
+    with pytest.raises(ValueError, match="avg_down needs a stride of 1 or 2, got 3"):
+        resnet.Bottleneck(64, 64, stride=3, avg_down=True)

@@ -1,0 +1,188 @@
+"""ResNet v2: residual units whose shortcut carries the sum itself from unit to unit.
+
+Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016 (arXiv:1603.05027).
+There are two forms. MindCV's, which its published weights need, is ResNet with another block:
+projections have BN, and nothing activates the last sum. The paper's (section 4 and appendix; in
+the authors' code, github.com/facebookarchive/fb.resnet.torch, models/preresnet.lua) has neither
+of these, and its first unit shares the stem's activation.
+"""
+
+from typing import Dict, Optional, Sequence
+
+import megengine.functional as F
+import megengine.module as M
+from megengine import Tensor
+
+from .blocks import DropPath, Norm, conv3x3, inner_width, projection
+from .complexity import Cost
+from .model import STAGES, ResNet
+from .pretrained import accepts_pretrained
+
+
+class PreActBottleneck(M.Module):
+    """BN and ReLU before each of 1x1, 3x3 and 1x1 convolutions (He et al., Figure 4e).
+
+    ``(N, in, H, W)`` -> BN, ReLU, 1x1 -> BN, ReLU, 3x3/stride (``groups``) -> BN, ReLU, 1x1
+    -> + shortcut -> ``(N, 4 channels, H/stride, W/stride)``
+
+    The shortcut is the input, or where the shape changes ``projection`` of what the first BN and
+    ReLU made of it. Arguments are those of Bottleneck.
+    """
+
+    expansion = 4
+    projection_norm = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        groups: int = 1,
+        base_width: int = 64,
+        dilation: int = 1,
+        norm: Norm = M.BatchNorm2d,
+        first_dilation: Optional[int] = None,
+        avg_down: bool = False,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        width = inner_width(channels, groups, base_width)
+        out_channels = channels * self.expansion
+        self.bn1: Optional[M.Module] = norm(in_channels)
+        self.conv1 = M.Conv2d(in_channels, width, 1, bias=False)
+        self.bn2 = norm(width)
+        self.conv2 = conv3x3(width, width, stride, groups, first_dilation or dilation)
+        self.bn3 = norm(width)
+        self.conv3 = M.Conv2d(width, out_channels, 1, bias=False)
+        after = norm if self.projection_norm else None
+        self.downsample = projection(in_channels, out_channels, stride, after, avg_down)
+        self.drop_path = DropPath(drop_path)
+
+    @property
+    def projects(self) -> bool:
+        """Whether the shortcut has a convolution."""
+        return not isinstance(self.downsample, M.Identity)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = x if self.bn1 is None else F.relu(self.bn1(x))
+        shortcut = self.downsample(activated) if self.projects else x
+        out = self.conv1(activated)
+        out = self.conv2(F.relu(self.bn2(out)))
+        out = self.conv3(F.relu(self.bn3(out)))
+        return self.drop_path(out) + shortcut
+
+    def complexity(self, cost: Cost) -> None:
+        identity = cost.branch()
+        if self.bn1 is not None:
+            cost.norm(self.bn1).relu()
+        shortcut = cost.branch().sequence(self.downsample) if self.projects else identity
+        cost.conv(self.conv1).norm(self.bn2).relu()
+        cost.conv(self.conv2).norm(self.bn3).relu()
+        cost.conv(self.conv3).join(shortcut)
+
+    @property
+    def last_layer(self) -> M.Module:
+        """What ends the residual branch.
+
+        Here it is a convolution. With a zero scale in the BN before it no gradient would pass the
+        ReLU between them, so that the branch would never learn; a last convolution of zeros
+        learns from the first step (Zhang et al., "Fixup Initialization", arXiv:1901.09321).
+        """
+        return self.conv3
+
+
+class PaperPreActBottleneck(PreActBottleneck):
+    """PreActBottleneck with a projection that is a convolution alone, as the authors have it."""
+
+    projection_norm = False
+
+
+class SameMaxPool2d(M.MaxPool2d):
+    """3x3/2 max-pool, padded as TensorFlow's and MindSpore's ``same``.
+
+    ``(N, C, H, W)`` -> ``(N, C, ceil(H/2), ceil(W/2))``. An odd map is padded by one pixel on
+    either side; an even one only at the bottom or right, where ``padding=1`` has it at the top or
+    left, so that all windows lie one pixel further.
+    """
+
+    def __init__(self):
+        super().__init__(kernel_size=3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One pixel of padding more makes one window more, before those that are wanted.
+        even = (1 - x.shape[2] % 2, 1 - x.shape[3] % 2)
+        pooled = F.nn.max_pool2d(x, 3, 2, (1 + even[0], 1 + even[1]))
+        return pooled[:, :, even[0] :, even[1] :]
+
+
+class PreActResNet(ResNet):
+    """ResNet of pre-activation units, in MindCV's form or the paper's.
+
+    ``(N, in_channels, H, W)`` -> stem: 7x7/2, BN, ReLU, 3x3/2 max-pool -> ``(N, 64, H/4, W/4)``
+    -> layer1..layer4 at strides 4, 8, 16, 32 (the paper's form: -> BN, ReLU) -> mean over the map
+    -> ``(N, num_classes)`` logits
+
+    The features ``res2, res3, res4`` are sums that nothing has activated yet; so is ``res5`` in
+    MindCV's form.
+
+    Args:
+        layers: units in each of the four stages.
+        zero_init_residual: start the last convolution of every residual branch at zero.
+        paper_form: the paper's form. MindCV's otherwise.
+        All others are those of ResNet.
+
+    Raises:
+        ValueError: as ResNet does.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        num_classes: int = 1000,
+        zero_init_residual: bool = False,
+        replace_stride_with_dilation: Optional[Sequence[bool]] = None,
+        norm: Norm = M.BatchNorm2d,
+        in_channels: int = 3,
+        drop_path: float = 0.0,
+        paper_form: bool = False,
+    ):
+        super().__init__(
+            PaperPreActBottleneck if paper_form else PreActBottleneck,
+            layers,
+            num_classes,
+            zero_init_residual,
+            replace_stride_with_dilation=replace_stride_with_dilation,
+            norm=norm,
+            in_channels=in_channels,
+            drop_path=drop_path,
+        )
+        self.norm: Optional[M.Module] = None
+        if paper_form:
+            self.layer1[0].bn1 = None  # the stem's BN and ReLU are this unit's
+            self.norm = norm(512 * PaperPreActBottleneck.expansion)
+        else:
+            self.maxpool = SameMaxPool2d()
+
+    def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
+        """Every stage's output by name: ``stem, res2, res3, res4, res5``."""
+        features = super().extract_features(x)
+        if self.norm is not None:
+            features["res5"] = F.relu(self.norm(features["res5"]))
+        return features
+
+    def features_complexity(self, cost: Cost) -> None:
+        super().features_complexity(cost)
+        if self.norm is not None:
+            cost.norm(self.norm).relu()
+
+
+@accepts_pretrained
+def resnetv2_50(**kwargs) -> PreActResNet:
+    """ResNet-50 v2: pre-activation units, 25.6 M parameters, 4.1 G multiply-adds at 224 px."""
+    return PreActResNet(STAGES[50], **kwargs)
+
+
+@accepts_pretrained
+def resnetv2_101(**kwargs) -> PreActResNet:
+    """ResNet-101 v2: pre-activation units, 44.5 M parameters, 7.8 G multiply-adds at 224 px."""
+    return PreActResNet(STAGES[101], **kwargs)
