@@ -17,23 +17,32 @@ from typing import Dict, Union
 import numpy as np
 
 from ...errors import WeightsError
-from . import megengine_pickle, safetensors_file
+from . import megengine_pickle, mindspore_ckpt, safetensors_file, torch_legacy, torch_zip
 
 MAX_BYTES = 4 << 30  # eight times Wide ResNet-101-2, the largest network here
 HEAD_BYTES = 512
 
+# In this order: a legacy PyTorch file is a row of pickles.
 _READERS = {
     "safetensors": safetensors_file,
+    "torch-zip": torch_zip,
+    "torch-legacy": torch_legacy,
     "megengine-pickle": megengine_pickle,
+    "mindspore": mindspore_ckpt,
 }
 
-# Known formats without a reader: how they start, and what to call them. Looked at first, because
-# a legacy PyTorch file is a row of pickles. Its magic number is 0x1950a86a20f9469cfc6c.
-_FOREIGN = (
-    (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", "a PyTorch file (legacy format)"),
-    (b"PK\x03\x04", "a zip archive, such as a PyTorch file of version 1.6 or later"),
+# What is not a weight file yet: how it starts, what to call it, and the way out.
+_WRAPPED = (
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it with gunzip"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "Unpack it with unxz"),
+    (b"BZh", "compressed with bzip2", "Unpack it with bunzip2"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it with unzstd"),
+    *(
+        (start, "an encrypted MindSpore file", "Save it anew without a key")
+        for start in mindspore_ckpt.ENCRYPTED
+    ),
 )
-_EXPECTED = "expected a MegEngine .pkl or a .safetensors file"
+_EXPECTED = "expected a weight file of MegEngine, PyTorch, MindSpore or safetensors"
 
 
 @dataclass(frozen=True)
@@ -87,15 +96,12 @@ def _read_bytes(path: Path, shown: str) -> bytes:
 
 
 def _format_of(head: bytes, shown: str) -> str:
-    for start, found in _FOREIGN:
-        if head.startswith(start):
-            raise WeightsError(
-                f"{shown}: is {found}, which is not supported yet; {_EXPECTED}. "
-                "Convert its state dict with safetensors."
-            )
     for name, reader in _READERS.items():
         if reader.matches(head):
             return name
+    for start, found, way_out in _WRAPPED:
+        if head.startswith(start):
+            raise WeightsError(f"{shown}: is {found}; {_EXPECTED}. {way_out}.")
     raise WeightsError(f"{shown}: is {_described(head)}; {_EXPECTED}. Download it again.")
 
 

@@ -17,10 +17,9 @@ import numpy as np
 
 from ...errors import WeightsError
 from .pickle_data import Inert, PickleDataError, load, shown
+from .stored_numbers import ITEM_BYTES, MAX_DIMS, decoded, numpy_can_hold, stored_dtype
 
-MAX_DIMS = 8  # MegEngine's tensors have at most 7
-_SIZES = {"b1": 1, "i1": 1, "u1": 1, "i2": 2, "u2": 2, "f2": 2}
-_SIZES.update({"i4": 4, "u4": 4, "f4": 4, "i8": 8, "u8": 8, "f8": 8})
+_SIZES = {code: size for code, size in ITEM_BYTES.items() if code != "bf16"}
 
 _NDARRAY = Inert("numpy.ndarray")
 
@@ -48,9 +47,6 @@ class Dtype:
             raise PickleDataError("a dtype has no byte order")
         self.order = order
 
-    def to_numpy(self) -> np.dtype:
-        return np.dtype(f"{self.order}{self.code}")
-
 
 class Array:
     """A numpy array in waiting: shape, dtype, order and bytes that are known to fit together."""
@@ -77,7 +73,7 @@ class Array:
             raise PickleDataError(
                 f"an array's data is of type {type(data).__name__}; expected bytes"
             )
-        self.shape = _checked_shape(shape, _SIZES[dtype.code], len(data))
+        self.shape = _checked_shape(shape, dtype.code, len(data))
         self.dtype, self.fortran, self.data = dtype, fortran, data
 
     def to_numpy(self) -> np.ndarray:
@@ -90,12 +86,9 @@ class Array:
                 raw = raw.encode("latin-1")
             except UnicodeEncodeError:
                 raise PickleDataError("an array's data is text that is not latin-1") from None
-        if self.dtype.code == "b1":  # any byte but 0 and 1 is no valid numpy bool
-            flat = np.frombuffer(raw, np.uint8) != 0
-        else:
-            flat = np.frombuffer(raw, self.dtype.to_numpy())
+        flat = np.frombuffer(raw, stored_dtype(self.dtype.code, self.dtype.order))
         array = flat.reshape(self.shape, order="F" if self.fortran else "C")
-        return np.asarray(array, flat.dtype.newbyteorder("="), order="C")
+        return decoded(array, self.dtype.code)
 
 
 class Tensor:
@@ -118,18 +111,17 @@ class Tensor:
         self.array = data
 
 
-def _checked_shape(shape: object, itemsize: int, length: int) -> Tuple[int, ...]:
+def _checked_shape(shape: object, code: str, length: int) -> Tuple[int, ...]:
     if not isinstance(shape, tuple) or len(shape) > MAX_DIMS:
         raise PickleDataError(f"an array's shape is no tuple of at most {MAX_DIMS} numbers")
     if not all(type(size) is int and 0 <= size < 2**31 for size in shape):
         raise PickleDataError("an array's shape holds something that is no size")
-    needed = math.prod(shape) * itemsize
+    needed = math.prod(shape) * _SIZES[code]
     if needed != length:
         raise PickleDataError(
             f"an array of shape {shape} needs {needed:,} bytes and has {length:,}"
         )
-    # numpy refuses an empty array whose other sizes would overflow, so this does too.
-    if math.prod(size for size in shape if size) * itemsize >= 2**63:
+    if not numpy_can_hold(shape, code):
         raise PickleDataError(f"an array's shape {shape} is too large")
     return shape
 
@@ -211,6 +203,11 @@ def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]
     try:
         return _read(data), {}
     except PickleDataError as error:
+        if error.refused.startswith("torch."):
+            raise WeightsError(
+                f"{path}: is a plain pickle of PyTorch's values, which PyTorch itself does not "
+                "write. Save its state dict with torch.save(model.state_dict(), path)."
+            ) from error
         raise WeightsError(
             f"{path}: cannot be read as a MegEngine weight file: {error}. "
             "Download it again, or save it anew with megengine.save(model.state_dict(), path)."

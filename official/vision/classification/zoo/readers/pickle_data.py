@@ -38,7 +38,14 @@ PersistentLoad = Callable[[object], object]
 
 
 class PickleDataError(Exception):
-    """A pickle that is damaged, or that asks for more than plain data. Says what and where."""
+    """A pickle that is damaged, or that asks for more than plain data. Says what and where.
+
+    ``refused`` is the name that it asks for, such as "os.system", or empty.
+    """
+
+    def __init__(self, message: str, refused: str = "") -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class Inert:
@@ -124,7 +131,7 @@ class _Machine:
             message = "an instruction needs values that are not there"
             raise PickleDataError(f"{message} (at byte {at:,})") from None
         except PickleDataError as error:
-            raise PickleDataError(f"{error} (at byte {at:,})") from error.__cause__
+            raise PickleDataError(f"{error} (at byte {at:,})", error.refused) from error.__cause__
 
     def _read_protocol(self) -> None:
         mark, version = self._slice(2)
@@ -225,7 +232,8 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise PickleDataError("a name is not text")
         if (module, name) not in self._allowed:
-            raise PickleDataError(f"refuses {shown(module)}.{shown(name)}: it is not data")
+            found = f"{shown(module)}.{shown(name)}"
+            raise PickleDataError(f"refuses {found}: it is not data", found)
         self._stack.append(self._allowed[module, name])
 
     def _global(self) -> None:

@@ -14,14 +14,15 @@ import numpy as np
 
 from ...errors import WeightsError
 from .pickle_data import shown
+from .stored_numbers import MAX_DIMS, decoded, stored_dtype
 
 # A header takes about 100 bytes for each tensor. The library's own limit, 100 MB, would allow a
 # million, and parsing JSON takes ten times its size.
 MAX_HEADER_BYTES = 8 << 20
-MAX_DIMS = 8
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
-_DTYPES.update({"I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"})
+_CODES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bf16", "BOOL": "b1", "I64": "i8"}
+_CODES.update({"I32": "i4", "I16": "i2", "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2"})
+_CODES["U8"] = "u1"
 
 
 def matches(head: bytes) -> bool:
@@ -73,10 +74,7 @@ def _array(name: str, dtype: str, shape: List[int], data: bytes) -> np.ndarray:
         raise ValueError(
             f"tensor {shown(name)} has {len(shape)} dimensions; expected at most {MAX_DIMS}"
         )
-    if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    if dtype == "BOOL":  # any byte but 0 and 1 is no valid numpy bool
-        return (np.frombuffer(data, "u1") != 0).reshape(shape)
-    if dtype not in _DTYPES:
+    if dtype not in _CODES:
         raise ValueError(f"tensor {shown(name)} is of type {dtype}, which numpy does not have")
-    return np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+    code = _CODES[dtype]
+    return decoded(np.frombuffer(data, stored_dtype(code)).reshape(shape), code)

@@ -1,10 +1,13 @@
+import bz2
 import collections
+import gzip
+import lzma
 import os
 import pickle
 import random
 import time
 import tracemalloc
-import zipfile
+from pathlib import Path
 
 import megengine
 import megengine.module as M
@@ -15,6 +18,9 @@ from safetensors.numpy import save
 from official.vision.classification.errors import WeightsError
 from official.vision.classification.zoo import readers
 from official.vision.classification.zoo.readers import WeightFile, read_weights
+from tests.oracles.files import FOLDER, read_manifest
+from tests.oracles.seeded import of_types
+from tests.vision.classification.zoo.readers.handmade import stored
 
 PROTOCOLS = [2, 3, 4, 5]
 
@@ -147,13 +153,7 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
     assert time.perf_counter() - start < 5
 
 
-def torch_zip(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02}.")
-    return path.read_bytes()
-
-
-LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+TORCH = b"\x80\x02}(X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n)Ru."
 OTHERS = {
     "html": (b"<!DOCTYPE html>\n<html><head><title>404</title>", "an HTML page that starts with"),
     "chinese html": (b"<html><title>" + "找不到".encode() * 80, "an HTML page that starts"),
@@ -166,8 +166,15 @@ OTHERS = {
     "one byte": (b"\x80", "an unknown format (its first bytes are 80)"),
     "blank": (b"\n \n", "an unknown format"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "an unknown format"),
-    "gzip": (b"\x1f\x8b\x08\x00" + bytes(50), "an unknown format"),
-    "legacy torch": (LEGACY, "a PyTorch file (legacy format), which is not supported yet"),
+    "gzip": (gzip.compress(b"x"), "is compressed with gzip; expected a weight file of MegEngine"),
+    "xz": (lzma.compress(b"x"), "is compressed with xz"),
+    "bzip2": (bz2.compress(b"x"), "is compressed with bzip2"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(9), "is compressed with zstd"),
+    "encrypted": (b"\xd8\x5e\x3a\x7f" + bytes(50), "is an encrypted MindSpore file"),
+    "encrypted otherwise": (b"\xda\x5e\x3a\x7f" + bytes(50), "is an encrypted MindSpore file"),
+    "plain pickle of torch": (TORCH, "is a plain pickle of PyTorch's values"),
+    "zip of something": (stored({"a.txt": b"x"}), "is a zip archive without a data.pkl"),
+    "newlines": (b"\n\n\n\nabc", "text that starts with 'abc'"),
     "pickle of a list": (pickle.dumps([1]), "holds a value of type list"),
     "empty dict": (pickle.dumps({}), "holds no tensors"),
     "empty state dict": (pickle.dumps({"epoch": 1, "state_dict": {}}), "holds no tensors"),
@@ -181,10 +188,35 @@ def test_files_of_another_kind_are_named(case, tmp_path):
     assert expected in refusal(written(tmp_path / "weights.pkl", data))
 
 
-def test_torch_zip_files_are_named(tmp_path):
-    data = torch_zip(tmp_path / "torch.pth")
-    message = refusal(written(tmp_path / "weights.pkl", data))
-    assert "PyTorch file of version 1.6" in message and "not supported yet" in message
+def test_messages_say_the_way_out(tmp_path):
+    for case, way_out in {
+        "gzip": "Unpack it with gunzip.",
+        "xz": "Unpack it with unxz.",
+        "encrypted": "Save it anew without a key.",
+        "plain pickle of torch": "with torch.save(model.state_dict(), path).",
+        "html": "Download it again.",
+    }.items():
+        assert refusal(written(tmp_path / "w", OTHERS[case][0])).endswith(way_out)
+
+
+FORMATS = {".ckpt": "mindspore", ".safetensors": "safetensors"}
+OLD = ("cifar_legacy.th", "mmpretrain_published_legacy.pth")
+
+
+@pytest.mark.parametrize("file", sorted(read_manifest()))
+def test_files_of_other_frameworks(file, tmp_path):
+    """Every tensor of every file that tests/oracles had the frameworks themselves write."""
+    path = tmp_path / "weights"
+    path.symlink_to(FOLDER / file)  # the content decides, not the name
+    found = read_weights(path)
+    otherwise = "torch-legacy" if file in OLD else "torch-zip"
+    assert found.format == FORMATS.get(Path(file).suffix, otherwise)
+    expected = of_types(read_manifest()[file])
+    assert set(found.tensors) == set(expected)
+    for name, array in expected.items():
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        np.testing.assert_array_equal(found.tensors[name], array, strict=True, err_msg=name)
 
 
 def good_files():
