@@ -1,0 +1,97 @@
+"""Networks of other frameworks, with their weights, compute the same logits here."""
+
+from pathlib import Path
+
+import megengine as mge
+import numpy as np
+import pytest
+
+from official.vision.classification.zoo.load import Weights, fill
+from official.vision.classification.zoo.models import get_model
+from official.vision.classification.zoo.names import translate
+from official.vision.classification.zoo.readers import read_weights
+from tests.oracles import files, fixtures, seeded
+
+# Of the largest logit. Float32 itself costs up to 1e-6 of it, and a BN's epsilon of zero in place
+# of 1e-5, the smallest mistake to be found, 5e-5.
+TOLERANCE = 1e-5
+
+# Fixtures by what they are from, and whose names that has.
+SCHEMES = {
+    "cifar": "cifar",
+    "megengine": "torchvision",
+    "mindcv": "mindcv",
+    "mmpretrain": "mmpretrain",
+    "timm": "torchvision",
+    "torchvision": "torchvision",
+}
+
+
+def scheme_of(name):
+    return SCHEMES[name.split("_")[0]]
+
+
+def fill_from(name, fixture):
+    """The project's network with a fixture's weights, given under the framework's own names."""
+    translation = translate(seeded.tensors(fixture.shapes))
+    assert translation.scheme == scheme_of(name)
+    assert all(dropped.endswith(seeded.COUNTER) for dropped in translation.dropped)
+    model = get_model(fixture.arch, num_classes=fixture.num_classes)
+    fill(model, Weights(Path(name), translation.tensors))
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize("name", fixtures.names())
+def test_logits_are_those_of_the_other_framework(name):
+    fixture = fixtures.load(name)
+    model = fill_from(name, fixture)
+    assert len(fixture.logits) == 2
+    for size, logits in fixture.logits.items():
+        expected = np.array(logits)
+        x = seeded.images(*fixtures.image_size(size), len(expected))
+        found = model(mge.Tensor(x)).numpy()
+        assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max(), size
+
+
+def test_every_family_has_a_fixture_of_every_framework_that_publishes_it():
+    made = {(scheme_of(name), fixtures.load(name).arch) for name in fixtures.names()}
+    assert made >= {
+        *(("torchvision", f"resnet{depth}") for depth in (18, 34, 50, 101)),
+        *(("torchvision", name) for name in ("resnext50_32x4d", "resnext101_32x8d")),
+        *(("torchvision", name) for name in ("wide_resnet50_2", "resnetv1c50", "resnetv1d50")),
+        *(("mmpretrain", name) for name in ("resnet18", "resnet50", "resnetv1c50")),
+        *(("mmpretrain", name) for name in ("resnetv1d50", "resnetv1d101")),
+        *(("mmpretrain", name) for name in ("resnet18_cifar", "resnet50_cifar")),
+        *(("mindcv", name) for name in ("resnetv2_50", "resnetv2_101")),
+        *(("cifar", name) for name in ("resnet20_cifar", "resnet56_cifar")),
+    }
+
+
+# Narrow networks in the frameworks' own files: file -> whose names, and the network they are of.
+FILES = {
+    "mmpretrain_published.pth": ("mmpretrain", "resnetv1d50"),
+    "mmpretrain_published_legacy.pth": ("mmpretrain", "resnetv1d50"),
+    "mmpretrain_runner.pth": ("mmpretrain", "resnetv1d50"),
+    "mindspore_plain.ckpt": ("mindcv", "resnetv2_50"),
+    "mindspore_crc.ckpt": ("mindcv", "resnetv2_50"),
+    "mindspore_split.ckpt": ("mindcv", "resnetv2_50"),
+    "mindspore_split_crc.ckpt": ("mindcv", "resnetv2_50"),
+    "timm.safetensors": ("torchvision", "resnetv1d50"),
+    "torchvision_parallel.pth": ("torchvision", "resnet18"),
+    "torchvision_training.pth": ("torchvision", "resnet18"),
+    "cifar_legacy.th": ("cifar", "resnet20_cifar"),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_of_the_other_framework_comes_back_under_our_names(file):
+    scheme, arch = FILES[file]
+    expected = seeded.of_types(files.read_manifest()[file])
+    translation = translate(read_weights(files.FOLDER / file).tensors)
+    assert translation.scheme == scheme
+    assert {*translation.sources.values(), *translation.dropped} == {*expected}
+    assert {*translation.tensors} <= {*get_model(arch).state_dict()}
+    for name, source in translation.sources.items():
+        assert translation.tensors[name].dtype == np.float32
+        assert np.array_equal(translation.tensors[name], expected[source]), name
