@@ -13,7 +13,6 @@ from typing import Optional, Sequence
 
 from official.vision.classification.engine import flags
 from official.vision.classification.engine.predictor import PredictConfig, predict
-from official.vision.classification.preprocess import parse_preprocess
 
 EXAMPLE = Path(__file__).resolve().parent / "official" / "assets" / "example.jpg"
 
@@ -45,10 +44,7 @@ def start(args: argparse.Namespace) -> int:
     return predict(
         PredictConfig(
             image=args.image,
-            arch=args.arch,
-            model=args.model,
-            num_classes=args.num_classes,
-            preprocess=parse_preprocess(args.preprocess) if args.preprocess else None,
+            network=flags.network(args),
             device=args.device,
             top_k=args.top_k,
             json=args.json,

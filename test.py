@@ -15,7 +15,6 @@ from typing import Optional, Sequence
 
 from official.vision.classification.engine import flags
 from official.vision.classification.engine.tester import TestConfig, test
-from official.vision.classification.preprocess import parse_preprocess
 
 
 def parser() -> flags.Parser:
@@ -32,6 +31,11 @@ def parser() -> flags.Parser:
         help="images per device and step (default: 100)",
     )
     parser.add_argument(
+        "--class-map",
+        metavar="FILE",
+        help="YAML or JSON of folder: class, where the folders are not named as the classes are",
+    )
+    parser.add_argument(
         "--json", metavar="FILE", help="write the counts and percentages there as well"
     )
     flags.add_devices(parser)
@@ -44,10 +48,8 @@ def start(args: argparse.Namespace) -> int:
     return test(
         TestConfig(
             data=args.data,
-            arch=args.arch,
-            model=args.model,
-            num_classes=args.num_classes,
-            preprocess=parse_preprocess(args.preprocess) if args.preprocess else None,
+            network=flags.network(args),
+            class_map=args.class_map,
             topology=flags.topology(args),
             device=args.device,
             batch_size=args.batch_size,

@@ -5,7 +5,7 @@ one device     python train.py --data DIR --arch resnet50 --save output
 eight GPUs     python train.py --data DIR --arch resnet50 --save output --ngpus 8
 two nodes      the same with --world-size 2 --dist-addr HOST --rank 0, and --rank 1 on the other
 go on          the same with --resume auto
-a recipe       python train.py --data DIR -c megengine_fbaug --arch resnet50
+a recipe       python train.py --data DIR -c resnet50_fbaug_in1k --arch resnet50
 
 DIR holds train/ and val/ with one folder of images per class, as in ImageNet.
 """
@@ -18,6 +18,7 @@ from official.vision.classification.engine import flags
 from official.vision.classification.engine.recipe import Recipe, load_recipe, override
 from official.vision.classification.engine.trainer import TrainConfig, train
 from official.vision.classification.preprocess import parse_preprocess
+from official.vision.classification.zoo.cards import BY_NAME
 from official.vision.classification.zoo.models import arch_of
 
 
@@ -97,7 +98,7 @@ def parser() -> flags.Parser:
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with what the flags put in its place."""
-    small = args.arch in ("resnet18", "resnet34")
+    small = arch_of(args.arch) in ("resnet18", "resnet34")
     recipe = load_recipe(args.config or ("default" if small else "default_fbaug"))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
@@ -114,6 +115,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def start(args: argparse.Namespace) -> int:
     """Train as the flags say."""
+    row = args.arch if args.arch in BY_NAME else None
     return train(
         TrainConfig(
             data=args.data,
@@ -125,7 +127,7 @@ def start(args: argparse.Namespace) -> int:
             workers=args.workers,
             resume=args.resume,
             seed=args.seed,
-            pretrained=args.pretrained,
+            pretrained=row if args.pretrained is True and row else args.pretrained,
             num_classes=args.num_classes,
             print_freq=args.print_freq,
         )

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from official.vision.classification.resnet.model import resnet18, resnet50
-from official.vision.classification.zoo import default_card
+from official.vision.classification.zoo import ARCHS, default_card, load
+from official.vision.classification.zoo.classes import class_names
 from tests.scripts import load_script
 from tests.servers import Server, whole
+from tests.tools.test_convert_weights import torch_file
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,6 +61,9 @@ def place(tmp_path):
         (tmp_path / "imagenet" / "val" / wnid).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "imagenet" / "val" / wnid / "0.JPEG"), picture)
     cv2.imwrite(str(tmp_path / "cat.jpg"), picture)
+    state = resnet50().state_dict()
+    named = {f"{'head' if name[:2] == 'fc' else 'backbone'}.{name}": state[name] for name in state}
+    (tmp_path / "resnet50.pth").write_bytes(torch_file(named))
     return tmp_path
 
 
@@ -81,7 +86,7 @@ def test_every_other_command_works_from_top_to_bottom(place, monkeypatch):
             server.answers["/models/weights/" + card.url.rsplit("/", 1)[1]] = whole(
                 path.read_bytes()
             )
-        assert len(RUN) == 9
+        assert len(RUN) == 12
         for command in RUN:
             done = subprocess.run(
                 smaller(command), cwd=place, capture_output=True, text=True, timeout=300
@@ -92,3 +97,18 @@ def test_every_other_command_works_from_top_to_bottom(place, monkeypatch):
     assert (place / "star.png").exists()
     assert (place / "output" / "resnet20_cifar" / "curves.png").exists()
     assert (place / "output" / "resnet18" / "best.safetensors").exists()
+
+
+def test_the_snippet_for_a_checkout(place, monkeypatch):
+    """With weights that are not the published ones, whose digests nobody else's file has."""
+    (snippet,) = [text for text in blocks("python") if "from official" in text]
+    files = {}
+    for arch, classes in (("resnet50", 1000), ("resnet18_cifar", 10)):
+        files[arch] = place / f"{arch}.pkl"
+        mge.save(ARCHS[arch](num_classes=classes).state_dict(), str(files[arch]))
+    monkeypatch.setattr(load, "fetch", lambda card, *args, **kwargs: files[card.arch])
+    monkeypatch.chdir(place)
+    names = {"images": mge.Tensor(np.zeros((2, 3, 32, 32), np.float32))}
+    exec(snippet, names)
+    assert names["answer"]["pred_class"] in class_names("ImageNet-1k").values()
+    assert names["feature"].shape == (2, 512)

@@ -6,6 +6,7 @@ from pathlib import Path
 import megengine as mge
 import pytest
 
+from official.vision.classification.engine.network import NetworkConfig
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.resnet.model import resnet18
 from tests.scripts import load_script
@@ -76,20 +77,69 @@ def test_defaults_are_the_seeds():
     recipe = script.recipe_of(args)
     assert (recipe.batch_size, recipe.optimizer.lr, recipe.epochs) == (32, 0.0125, 100)
     assert recipe.augment.jitter == 0
-    args = script.flags.parse(script.parser(), ["--arch", "resnet50"])
-    assert script.recipe_of(args).augment.jitter == 0.4
+    for arch, jitter in [
+        ("resnet50", 0.4),
+        ("resnet34", 0),
+        ("resnet18_8xb32_in1k", 0),  # a row is trained as its network is
+        ("resnet50_8xb32_in1k", 0.4),
+    ]:
+        args = script.flags.parse(script.parser(), ["--arch", arch])
+        assert script.recipe_of(args).augment.jitter == jitter
 
 
 def test_flags_replace_what_the_recipe_says():
     script = SCRIPTS["train"]
-    flags = "-c megengine_fbaug --epochs 9 -b 3 --lr 0.5 --momentum 0.8 --weight-decay 0.01"
+    flags = "-c resnet50_fbaug_in1k --epochs 9 -b 3 --lr 0.5 --momentum 0.8 --weight-decay 0.01"
     args = script.flags.parse(script.parser(), [*flags.split(), "--preprocess", "torchvision"])
     recipe = script.recipe_of(args)
     assert (recipe.epochs, recipe.batch_size) == (9, 3)
     assert recipe.schedule.milestones == pytest.approx((3, 6, 8))
     optimizer = recipe.optimizer
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.5, 0.8, 0.01)
-    assert recipe.preprocess.order == "RGB"
+    assert (recipe.preprocess.order, recipe.preprocess.library) == ("RGB", "pillow")
+
+
+def started(monkeypatch, name, job, *arguments):
+    """What a script's flags make of the job, which is not done."""
+    script, jobs = SCRIPTS[name], []
+    monkeypatch.setattr(script, job, lambda config: jobs.append(config) or 0)
+    assert script.main([str(argument) for argument in arguments]) == 0
+    (config,) = jobs
+    return config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "arch", "pretrained"),
+    [
+        ("--arch resnet50", "resnet50", False),
+        ("--arch resnet50 --pretrained", "resnet50", True),
+        ("--arch resnet50 --pretrained resnet50_8xb32_in1k", "resnet50", "resnet50_8xb32_in1k"),
+        ("--arch resnet50_8xb8_cub", "resnet50", False),
+        ("--arch resnet50_8xb8_cub --pretrained", "resnet50", "resnet50_8xb8_cub"),
+        ("--arch resnet50_8xb8_cub --pretrained file.pkl", "resnet50", "file.pkl"),
+        ("--arch resnetv2_50 --pretrained", "resnetv2_50", "resnetv2_50"),
+        ("--arch wide-resnet50_3rdparty_8xb32_in1k", "wide_resnet50_2", False),
+    ],
+)
+def test_training_from_a_row(monkeypatch, arguments, arch, pretrained):
+    config = started(monkeypatch, "train", "train", *arguments.split())
+    assert (config.arch, config.pretrained) == (arch, pretrained)
+
+
+@pytest.mark.parametrize(("name", "job"), [("test", "test"), ("inference", "predict")])
+def test_which_network_the_flags_mean(monkeypatch, name, job):
+    assert started(monkeypatch, name, job).network == NetworkConfig()
+    flags = ("--arch", "resnet50_8xb8_cub", "--model", "x", "--num-classes", 200)
+    config = started(monkeypatch, name, job, *flags, "--preprocess", "{crop: 32, library: pillow}")
+    preprocess = {"crop": 32, "library": "pillow"}
+    assert config.network == NetworkConfig("resnet50_8xb8_cub", "x", 200, preprocess)
+    preset = started(monkeypatch, name, job, "--preprocess", "torchvision").network.preprocess
+    assert preset["order"] == "RGB" and "resize" not in preset and "crop" not in preset
+
+
+def test_the_class_map_goes_along(monkeypatch):
+    assert started(monkeypatch, "test", "test", "--class-map", "map.yaml").class_map == "map.yaml"
+    assert started(monkeypatch, "test", "test").class_map is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +147,7 @@ def test_flags_replace_what_the_recipe_says():
     [
         (["train", "--archh", "resnet18"], "unknown flag --archh; did you mean --arch?"),
         (["train", "--arch", "resnet19"], "did you mean resnet18"),
-        (["train", "-c", "megengine_fbag"], "did you mean megengine_fbaug"),
+        (["train", "-c", "resnet50_fbag_in1k"], "did you mean resnet50_fbaug_in1k"),
         (["train", "--lr", "-1"], "'-1' is not a number above 0"),
         (["train", "--lr", "nan"], "'nan' is not a number above 0"),
         (["train", "--epochs", "0"], "'0' is not an integer of at least 1"),
@@ -108,7 +158,11 @@ def test_flags_replace_what_the_recipe_says():
         (["test", "--rank", "1"], "--rank 1 needs --world-size 2 or more"),
         (["test", "--preprocess", "{ordr: RGB}"], "unknown key 'ordr'"),
         (["test", "--preprocess", "nowhere"], "neither one of megengine"),
+        (["test", "--preprocess", "{library: pil}"], "library is 'pil', not one of"),
+        (["test", "--class-map", "no/such.yaml"], "--class-map no/such.yaml: cannot be read"),
         (["inference", "--arch", "resnet20_cifar"], "no published weights"),
+        (["inference", "--arch", "resnet50_8xb32"], "did you mean resnet50_8xb32-fp16_in1k"),
+        (["train", "--arch", "resnet50_8xb31_in1k"], "did you mean resnet50_8xb32_in1k"),
     ],
 )
 def test_wrong_use_exits_with_2(capsys, arguments, message):
@@ -152,8 +206,14 @@ def test_a_megengine_state_dict_through_the_command_line(script, tmp_path):
     """``megengine.save(model.state_dict(), ...)``, then inference.py, on the default picture."""
     weights = tmp_path / "resnet18.pkl"
     mge.save(resnet18().state_dict(), str(weights))
-    done = script("inference.py", "--arch", "resnet18", "--model", weights, "--json")
+    command = ("inference.py", "--arch", "resnet18", "--model", weights, "--json")
+    told = script(*command)
+    assert told.returncode == 0
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"inference.py: {weights}: does not tell how its images are prepared; ")
+    done = script(*command, "--preprocess", "megengine")
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == told.stdout  # which is what was assumed
     answer = json.loads(done.stdout)
     assert len(answer["top"]) == 5
     assert Path(answer["image"]) == ROOT / "official" / "assets" / "example.jpg"

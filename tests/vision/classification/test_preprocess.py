@@ -9,7 +9,7 @@ import yaml
 from official.vision.classification.errors import UsageError
 from official.vision.classification.preprocess import PRESETS, Preprocess, parse_preprocess
 
-OTHER = Preprocess("RGB", (1.5, 2.0, 3.0), (4.0, 5.0, 6.25), None, None, "area")
+OTHER = Preprocess("RGB", (1.5, 2.0, 3.0), (4.0, 5.0, 6.25), None, None, "area", "cv2", "nearest")
 OTHER_DICT = {
     "order": "RGB",
     "mean": [1.5, 2, 3],
@@ -17,6 +17,8 @@ OTHER_DICT = {
     "resize": None,
     "crop": None,
     "interpolation": "area",
+    "library": "cv2",
+    "rounding": "nearest",
 }
 
 
@@ -46,6 +48,12 @@ def test_presets_are_what_the_projects_publish():
     np.testing.assert_allclose(PRESETS["megengine"].std, std[::-1], atol=1e-9)
     for preset in PRESETS.values():
         assert (preset.resize, preset.crop, preset.interpolation) == (256, 224, "bilinear")
+    resizing = {name: (preset.library, preset.rounding) for name, preset in PRESETS.items()}
+    assert resizing == {
+        "megengine": ("cv2", "down"),
+        "torchvision": ("pillow", "nearest"),
+        "mmpretrain": ("cv2", "down"),
+    }
 
 
 def test_values_are_kept():
@@ -57,7 +65,10 @@ def test_values_are_kept():
         OTHER.order = "BGR"
 
 
-@pytest.mark.parametrize("preprocess", [*PRESETS.values(), OTHER])
+BOTH_EDGES = Preprocess(resize=(600, 500), crop=448, library="pillow", interpolation="bicubic")
+
+
+@pytest.mark.parametrize("preprocess", [*PRESETS.values(), OTHER, BOTH_EDGES])
 def test_round_trips(preprocess):
     assert Preprocess.from_dict(preprocess.to_dict()) == preprocess
     text = json.dumps(preprocess.to_dict())
@@ -112,11 +123,27 @@ def test_what_is_no_mapping_is_refused(values):
         ("resize", 256.0),
         ("resize", "256"),
         ("resize", True),
-        ("resize", [256, 256]),
+        ("resize", []),
+        ("resize", [256]),
+        ("resize", [256, 256, 256]),
+        ("resize", [256, None]),
+        ("resize", [256, 0]),
+        ("resize", [256, 256.0]),
+        ("resize", [256, [256]]),
+        ("resize", {256: 256}),
+        ("resize", [223, 600]),  # smaller than crop
+        ("resize", [600, 223]),
+        ("resize", 65536),
+        ("resize", 10**400),
+        ("library", "PIL"),
+        ("library", None),
+        ("rounding", "up"),
+        ("rounding", ["down"]),
         ("crop", 0),
         ("crop", 224.5),
         ("crop", False),
         ("crop", 257),  # larger than resize
+        ("crop", 10**400),
     ],
 )
 def test_wrong_values_are_refused_by_their_key(key, value):
@@ -131,9 +158,54 @@ def test_a_value_that_contains_itself_is_refused():
     refusal(Preprocess.from_dict, value)
 
 
+def test_area_is_cv2s_alone():
+    for library in ("cv2", "pillow"):
+        for interpolation in ("nearest", "bilinear", "bicubic"):
+            Preprocess(library=library, interpolation=interpolation)
+    Preprocess(library="cv2", interpolation="area")
+    message = refusal(Preprocess.from_dict, {"library": "pillow", "interpolation": "area"})
+    assert "area" in message and "pillow" in message
+
+
+def test_height_and_width():
+    for given in ([600, 500], (600, 500)):
+        preprocess = Preprocess.from_dict({"resize": given, "crop": 448})
+        assert preprocess.resize == (600, 500)
+        assert hash(preprocess) == hash(Preprocess(resize=(600, 500), crop=448))
+    assert parsed("{resize: [600, 500], crop: 448}").resize == (600, 500)
+    assert parsed("{resize: [224, 500]}").crop == 224
+    assert "crop 448" in refusal(Preprocess.from_dict, {"resize": (447, 600), "crop": 448})
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "size"),
+    [
+        (256, 224, 224),
+        (None, 224, 224),
+        ((600, 500), 448, 448),
+        (256, None, 256),
+        ((600, 500), None, 500),
+        ((500, 600), None, 500),
+        (None, None, None),
+    ],
+)
+def test_size_is_that_of_the_largest_square(resize, crop, size):
+    assert Preprocess(resize=resize, crop=crop).size == size
+
+
 def test_presets_by_name():
     for name, preset in PRESETS.items():
         assert parsed(name) == preset
+
+
+def test_a_preset_leaves_the_sizes_to_the_weights():
+    """Networks trained for 448 or 32 pixels are still so in other channel orders."""
+    own = Preprocess(resize=(600, 600), crop=448, interpolation="bicubic", rounding="nearest")
+    for name, preset in PRESETS.items():
+        expected = dataclasses.replace(preset, resize=(600, 600), crop=448)
+        assert own.override(parse_preprocess(name)) == expected
+    sizes = {name: PRESETS[name].to_dict() for name in PRESETS}
+    assert own.override(sizes["mmpretrain"]) == PRESETS["mmpretrain"]  # which only a name does
 
 
 def test_another_order_takes_mean_and_std_along():
@@ -151,7 +223,7 @@ def test_null_is_none():
 
 def test_inline():
     yaml_text = "{order: RGB, mean: [1.5, 2, 3], std: [4, 5, 6.25], resize: null, crop: ~, "
-    assert parsed(yaml_text + "interpolation: area}") == OTHER
+    assert parsed(yaml_text + "interpolation: area, library: cv2, rounding: nearest}") == OTHER
     assert parsed(json.dumps(OTHER_DICT)) == OTHER
     assert parsed("crop: 192") == dataclasses.replace(Preprocess(), crop=192)
     assert parsed('{"mean": [1e2, 2.5e+1, 0]}').mean == (100, 25, 0)

@@ -14,7 +14,8 @@ import cv2
 
 from ..distributed.launch import Topology
 from ..errors import UserError
-from ..preprocess import PRESETS
+from ..preprocess import PRESETS, parse_preprocess
+from .network import NetworkConfig
 
 DEFAULT_DATA = "/data/datasets/imagenet"
 
@@ -90,13 +91,7 @@ def add_data(parser: argparse.ArgumentParser, contents: str) -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """--arch, --model, --num-classes and --preprocess of a network that is already trained."""
-    parser.add_argument(
-        "-a",
-        "--arch",
-        "--model-name",
-        metavar="NAME",
-        help="network (default: the one the weights name, else resnet18)",
-    )
+    add_arch(parser)
     parser.add_argument(
         "-m",
         "--model",
@@ -107,12 +102,34 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-classes", type=positive, metavar="N", help="classes (default: the weights')"
     )
+    add_preprocess(parser)
+
+
+def add_arch(parser: argparse.ArgumentParser) -> None:
+    """--arch of a network that is already trained."""
+    parser.add_argument(
+        "-a",
+        "--arch",
+        "--model-name",
+        metavar="NAME",
+        help="network or published row (default: the one the weights name, else resnet18)",
+    )
+
+
+def add_preprocess(parser: argparse.ArgumentParser) -> None:
+    """--preprocess."""
     parser.add_argument(
         "--preprocess",
         metavar="HOW",
         help=f"override the weights' preprocessing: {', '.join(PRESETS)}, or YAML or JSON, inline "
-        "or a file, with order, mean, std, resize, crop, interpolation",
+        "or a file, with order, mean, std, resize, crop, interpolation, library, rounding",
     )
+
+
+def network(args: argparse.Namespace) -> NetworkConfig:
+    """Which trained network the flags mean."""
+    preprocess = parse_preprocess(args.preprocess) if args.preprocess else None
+    return NetworkConfig(args.arch, args.model, args.num_classes, preprocess)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -1,5 +1,6 @@
 """A network with weights, and what goes with them: ready to judge images."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 
@@ -9,11 +10,29 @@ from ..data.folder import ImageFolder
 from ..errors import DataError, UsageError
 from ..preprocess import Preprocess
 from ..zoo.cards import BY_NAME, default_card
-from ..zoo.classes import default_classes, display_names
-from ..zoo.load import fill, load_weights
+from ..zoo.classes import display_names
+from ..zoo.load import PretrainedConfig, Weights, card_config, config_of, fill, load_weights
 from ..zoo.models import ARCHS, arch_of, get_model
 
 DEFAULT_ARCH = "resnet18"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network is meant. What is None is taken from the weights.
+
+    Args:
+        arch: a network's or a published row's name.
+        model: path of its weights; None for the published ones.
+        preprocess: fields that replace the weights' own.
+    """
+
+    arch: Optional[str] = None
+    model: Optional[str] = None
+    num_classes: Optional[int] = None
+    preprocess: Optional[Dict[str, Any]] = None
 
 
 @dataclass(frozen=True)
@@ -22,7 +41,7 @@ class Network:
 
     Args:
         classes: folder names of the classes in the order of the logits, None where unknown.
-        classes_are_guessed: they come from the number of classes, not from the weights.
+        classes_are_guessed: they are those of the data set, not named in the weights' file.
         preprocess: what its images need.
     """
 
@@ -39,7 +58,7 @@ class Network:
         return display_names(self.classes, self.num_classes)
 
     def label(self, folder: ImageFolder) -> ImageFolder:
-        """``folder`` with labels in the order of this network's logits.
+        """``folder`` with labels in the order of this network's logits, matched by name.
 
         Raises:
             DataError: when its classes are not this network's.
@@ -51,72 +70,87 @@ class Network:
         if self.classes is None:
             raise DataError(
                 f"{folder.root}: {len(folder.classes)} class folders, but the weights have "
-                f"{self.num_classes} classes"
+                f"{self.num_classes} classes; say which is which with --class-map"
             )
         return folder.relabel(self.classes)
 
 
-def open_network(
-    arch: Optional[str],
-    path: Optional[str],
-    num_classes: Optional[int] = None,
-    preprocess: Optional[Dict[str, Any]] = None,
-) -> Network:
-    """Build ``arch`` with the weights in ``path``, or its published ones where that is None.
+def open_network(config: NetworkConfig) -> Network:
+    """Build a network with its weights.
 
-    What is not given is taken from the weights: a checkpoint tells its network, its classes and
-    its preprocessing. ``preprocess`` replaces some or all fields of the latter.
+    A checkpoint tells its network, its classes and its preprocessing. For a file that does not, a
+    row's name as ``arch`` tells them, or else what is usual where the file comes from is assumed,
+    with a warning.
 
     Raises:
-        UsageError: when the arguments contradict each other or the file.
+        UsageError: when the configuration contradicts itself or the file.
         WeightsError: when the weights cannot be had or do not fit.
     """
-    if path is None:
-        return _published(arch or DEFAULT_ARCH, num_classes, preprocess)
-    wanted = arch_of(arch) if arch else None
-    weights = load_weights(path)
+    if config.model is None:
+        return _published(config)
+    if config.arch:
+        arch_of(config.arch)  # a name that does not exist is told before a large file is read
+    return network_from(load_weights(config.model), config)
+
+
+def network_from(weights: Weights, config: NetworkConfig) -> Network:
+    """Build a network with the weights of a file; otherwise as ``open_network``."""
+    path = weights.path
+    wanted = arch_of(config.arch) if config.arch else None
     if wanted and weights.arch and wanted != weights.arch:
-        raise UsageError(f"{path}: weights of {weights.arch}, not of --arch {arch}")
-    found = wanted or weights.arch or DEFAULT_ARCH
-    if found not in ARCHS:
-        raise UsageError(f"{path}: weights of {found}, which this version does not know")
-    count = weights.num_classes or num_classes or 1000
-    if num_classes not in (None, count):
-        raise UsageError(f"{path}: has {count} classes, not --num-classes {num_classes}")
-    model = ARCHS[found](num_classes=count)
+        raise UsageError(f"{path}: weights of {weights.arch}, not of --arch {config.arch}")
+    arch = wanted or weights.arch or DEFAULT_ARCH
+    if arch not in ARCHS:
+        raise UsageError(f"{path}: weights of {arch}, which this version does not know")
+    count = weights.num_classes or config.num_classes or 1000
+    if config.num_classes not in (None, count):
+        raise UsageError(f"{path}: has {count} classes, not --num-classes {config.num_classes}")
+    model = ARCHS[arch](num_classes=count)
     fill(model, weights)
     model.eval()
-    card = BY_NAME.get(arch or "") or default_card(found)
-    own = weights.preprocess or (card.preprocess if card else Preprocess())
+    known = _known(config, weights, arch)
     return Network(
         model,
-        found,
+        arch,
         count,
-        weights.classes or default_classes(count),
+        known.classes,
         weights.classes is None,
-        own.override(preprocess or {}),
+        known.preprocess.override(config.preprocess or {}),
     )
 
 
-def _published(
-    name: str, num_classes: Optional[int], preprocess: Optional[Dict[str, Any]]
-) -> Network:
+def _known(config: NetworkConfig, weights: Weights, arch: str) -> PretrainedConfig:
+    """Preprocessing and classes of a file's weights."""
+    card = BY_NAME.get(config.arch or "")
+    if card and card.num_classes == weights.num_classes:
+        row = card_config(card)
+        return PretrainedConfig(
+            weights.preprocess or row.preprocess, weights.classes or row.classes
+        )
+    found = config_of(weights, arch)
+    if weights.preprocess is None and config.preprocess is None:
+        p = found.preprocess
+        logger.warning(
+            "%s: does not tell how its images are prepared; assuming %s, mean %s, std %s, resize "
+            "%s, crop %s; --preprocess says otherwise",
+            *(weights.path, p.order, p.mean, p.std, p.resize, p.crop),
+        )
+    return found
+
+
+def _published(config: NetworkConfig) -> Network:
+    name = config.arch or DEFAULT_ARCH
     arch = arch_of(name)
     card = BY_NAME.get(name) or default_card(arch)
     if card is None:
         raise UsageError(f"there are no published weights for {arch}; give a file with --model")
-    if num_classes not in (None, card.num_classes):
+    if config.num_classes not in (None, card.num_classes):
         raise UsageError(
             f"the published weights of {arch} have {card.num_classes} classes, not --num-classes "
-            f"{num_classes}; give a file with --model"
+            f"{config.num_classes}; give a file with --model"
         )
-    model = get_model(name, pretrained=True)
+    model = get_model(name, pretrained=True, num_classes=card.num_classes)
     model.eval()
-    return Network(
-        model,
-        arch,
-        card.num_classes,
-        default_classes(card.num_classes),
-        True,
-        card.preprocess.override(preprocess or {}),
-    )
+    known = card_config(card)
+    preprocess = known.preprocess.override(config.preprocess or {})
+    return Network(model, arch, card.num_classes, known.classes, True, preprocess)

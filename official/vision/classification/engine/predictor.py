@@ -3,29 +3,18 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Optional
 
 import cv2
-import megengine.functional as F
 import numpy as np
 
 from ..data.image import read_image
-from ..data.normalize import Normalize
-from ..data.transforms import EvalTransform, to_network_layout
-from ..errors import DataError, TrainingError, UserError
+from ..errors import DataError, UserError
 from .console import Console
 from .device import choose_device, prepare, use_device
-from .network import Network, open_network
+from .inference import Guess, classify
+from .network import NetworkConfig, open_network
 from .picture import annotate
-
-
-@dataclass(frozen=True)
-class Guess:
-    """One class and its probability."""
-
-    index: int
-    name: str
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -33,10 +22,7 @@ class PredictConfig:
     """Which picture, which network, and how the answer is told."""
 
     image: str
-    arch: Optional[str] = None
-    model: Optional[str] = None
-    num_classes: Optional[int] = None
-    preprocess: Optional[Dict[str, Any]] = None  # in place of the weights' own
+    network: NetworkConfig = NetworkConfig()
     device: str = "auto"
     top_k: int = 5
     json: bool = False
@@ -52,7 +38,7 @@ def predict(config: PredictConfig) -> int:
     image = read_image(config.image)
     device = choose_device(config.device, 1)
     use_device(device)
-    network = open_network(config.arch, config.model, config.num_classes, config.preprocess)
+    network = open_network(config.network)
     prepare(network.model, device)
     try:
         guesses = classify(network, image, config.top_k)
@@ -70,19 +56,6 @@ def predict(config: PredictConfig) -> int:
         if not config.json:
             console.line(f"picture: {config.save_image}")
     return 0
-
-
-def classify(network: Network, image: np.ndarray, top_k: int = 5) -> List[Guess]:
-    """The ``top_k`` likeliest classes of an ``(H, W, 3)`` uint8 BGR image, best first."""
-    preprocess = network.preprocess
-    prepared = to_network_layout(EvalTransform(preprocess)(image), preprocess.order)
-    logits = network.model(Normalize(preprocess)(prepared[None]))
-    probabilities = F.softmax(logits, axis=1).numpy()[0]
-    if not np.isfinite(probabilities).all():
-        raise TrainingError("the network's outputs are not finite: its weights are unusable")
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
-    names = network.names
-    return [Guess(int(i), names[i], float(probabilities[i])) for i in best]
 
 
 def describe(rank: int, guess: Guess) -> str:

@@ -1,120 +1,24 @@
-"""A recipe: one YAML file that states how a network is trained."""
+"""Recipes: YAML files that state how a network is trained, read, changed by flags, written."""
 
 import difflib
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Tuple, Union
+from reprlib import Repr
+from typing import Any, Dict, List, Tuple, Type, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_serializer,
-    field_validator,
-)
-from pydantic import PositiveInt as Count
+from pydantic import ValidationError
 
 from ..errors import UsageError
 from ..preprocess import Preprocess
 from ..zoo.models import unknown
+from .schema import Recipe, Section
 
 FOLDER = Path(__file__).resolve().parents[3] / "recipes"
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Optimizer(_Section):
-    """SGD with momentum (Sutskever et al., 2013), weight decay on every parameter."""
-
-    type: Literal["sgd"] = "sgd"
-    lr: float = Field(gt=0)
-    # What lr is for: "device" multiplies it by the number of devices (MegEngine/Models); a number
-    # is a total batch, and lr follows the total batch in proportion (Goyal et al., 2017).
-    lr_per: Union[Literal["device"], Count] = "device"
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    nesterov: bool = False
-
-    def total_lr(self, batch_size: int, devices: int) -> float:
-        """The learning rate of the whole run, for ``batch_size`` images on each device."""
-        if self.lr_per == "device":
-            return self.lr * devices
-        return self.lr * batch_size * devices / self.lr_per
-
-
-class Schedule(_Section):
-    """How the learning rate changes; every length is in epochs."""
-
-    type: Literal["multistep", "cosine"] = "multistep"
-    milestones: Tuple[float, ...] = ()  # multistep: where lr is multiplied by gamma
-    gamma: float = Field(0.1, gt=0, le=1)
-    warmup_epochs: float = Field(0.0, ge=0)  # linear, from zero
-
-    @field_validator("milestones")
-    @classmethod
-    def _rising(cls, milestones: Tuple[float, ...]) -> Tuple[float, ...]:
-        if any(later <= earlier for earlier, later in zip(milestones, milestones[1:])):
-            raise ValueError("milestones must rise")
-        return milestones
-
-
-class Augment(_Section):
-    """What is done to a training image, in this order."""
-
-    crop: Literal["resized", "padded"] = "resized"
-    area: Tuple[float, float] = (0.08, 1.0)  # resized: share of the image that is kept
-    padding: int = Field(4, ge=0)  # padded: black border in pixels
-    flip: bool = True
-    jitter: float = Field(0.0, ge=0, le=1)  # brightness, contrast and saturation
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area"] = "bilinear"
-
-    @field_validator("area")
-    @classmethod
-    def _share(cls, area: Tuple[float, float]) -> Tuple[float, float]:
-        if not 0 < area[0] <= area[1] <= 1:
-            raise ValueError("area must be two rising numbers above 0 and up to 1")
-        return area
-
-
-class Recipe(_Section):
-    """Everything that decides what a training run computes, but for the network and the data."""
-
-    epochs: Count
-    batch_size: Count  # images per device and step
-    optimizer: Optimizer
-    schedule: Schedule = Schedule()
-    augment: Augment = Augment()
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    zero_init_residual: bool = False
-    preprocess: Preprocess = Preprocess()
-
-    @field_validator("preprocess", mode="before")
-    @classmethod
-    def _read_preprocess(cls, values: Any) -> Preprocess:
-        return values if isinstance(values, Preprocess) else Preprocess.from_dict(values)
-
-    @field_serializer("preprocess")
-    def _write_preprocess(self, preprocess: Preprocess) -> Dict[str, Any]:
-        return {**preprocess.to_dict(), "mean": list(preprocess.mean), "std": list(preprocess.std)}
-
-    @property
-    def train_size(self) -> int:
-        """Edge of a training image in pixels."""
-        return self.preprocess.crop or self.preprocess.resize or 224
-
-    def with_epochs(self, epochs: int) -> "Recipe":
-        """The same shape in another time: warm-up and milestones keep their share of the run."""
-        scale = epochs / self.epochs
-        schedule = self.schedule.model_copy(
-            update={
-                "milestones": tuple(scale * epoch for epoch in self.schedule.milestones),
-                "warmup_epochs": scale * self.schedule.warmup_epochs,
-            }
-        )
-        return self.model_copy(update={"epochs": epochs, "schedule": schedule})
+_BRIEF = Repr()  # what a file holds may be of any length, or contain itself
+_BRIEF.maxlevel = 2
+_BRIEF.maxstring = 60
 
 
 def load_recipe(name: str) -> Recipe:
@@ -130,9 +34,9 @@ def load_recipe(name: str) -> Recipe:
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         raise UsageError(unknown("recipe", name, known))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        values = _read_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from None
     return parse_recipe(values, str(path))
 
 
@@ -145,27 +49,61 @@ def parse_recipe(values: Any, source: str) -> Recipe:
     if not isinstance(values, dict):
         raise UsageError(f"{source}: expected keys and values, got {type(values).__name__}")
     try:
-        return Recipe(**values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{source}: {_explain(error.errors()[0])}") from None
-    except UsageError as error:
+        raise UsageError(f"{source}: {_explain(error)}") from None
+    except (UsageError, OverflowError) as error:  # OverflowError: an integer above any float
         raise UsageError(f"{source}: {error}") from None
+
+
+def parse_set(text: str) -> Tuple[str, Any]:
+    """What ``--set KEY=VALUE`` changes, for ``override``.
+
+    Args:
+        text: a dotted key and its value in YAML, such as ``optimizer.lr=0.1``.
+
+    Raises:
+        UsageError: without a value, for a key that no recipe has, or for what is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals:
+        raise UsageError(f"--set {text}: expected KEY=VALUE, such as optimizer.lr=0.1")
+    if key not in _dotted_keys(Recipe):
+        raise UsageError(f"--set {text}: {_did_you_mean(key)}")
+    try:
+        return key, _read_yaml(value)
+    except ValueError as error:
+        raise UsageError(f"--set {text}: not readable as YAML: {error}") from None
 
 
 def override(recipe: Recipe, changes: Dict[str, Any]) -> Recipe:
     """The recipe with other values under dotted keys, such as ``optimizer.lr``.
 
+    Another kind, such as that of ``optimizer.type``, drops what only the old one had; another
+    ``preprocess.order`` alone takes mean and std along; a key of a section that is off turns it on.
+
     Raises:
         UsageError: for a key that is unknown or a value that does not fit.
     """
-    values = recipe.model_dump()
-    values["preprocess"] = recipe.preprocess
+    values = {**recipe.model_dump(), "preprocess": recipe.preprocess}
+    preprocess = {}
     for key, value in changes.items():
-        *sections, last = key.split(".")
-        section = values
-        for name in sections:
-            section = section[name]
-        section[last] = value
+        if key not in _dotted_keys(Recipe):
+            raise UsageError(f"flags: {_did_you_mean(key)}")
+        if key.startswith("preprocess."):
+            preprocess[key.split(".")[1]] = value
+        else:
+            _put(values, key, value)
+    for name, section in _sections(Recipe).items():
+        if name not in changes and f"{name}.{section._kind}" in changes:
+            for key in section.foreign(values[name][section._kind]):
+                if f"{name}.{key}" not in changes:
+                    values[name].pop(key, None)
+    if preprocess:
+        whole = values["preprocess"]
+        whole = whole if isinstance(whole, Preprocess) else Preprocess.from_dict(whole)
+        values["preprocess"] = whole.override(preprocess)
     return parse_recipe(values, "flags")
 
 
@@ -174,21 +112,85 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-def _explain(error: Dict[str, Any]) -> str:
-    where = [str(part) for part in error["loc"]]
+def _put(values: Dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for name in sections:
+        inner = values[name]
+        values[name] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[name]
+    values[last] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would take the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Dict[Any, Any]:
+        seen = set()
+        for key, _ in getattr(node, "value", ()):
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(f"the key {key.value!r} is there twice")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a safe loader: data only
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong, unknown keys before all else: they explain missing ones."""
+    errors = error.errors(include_url=False)
+    unknown_key = ("extra_forbidden", "invalid_key")
+    first = next((each for each in errors if each["type"] in unknown_key), errors[0])
+    where = [str(part) for part in first["loc"]]
+    if first["type"] in unknown_key:
+        return _did_you_mean(".".join(where))
     key = ".".join(where)
-    if error["type"] == "extra_forbidden":
-        known = _keys(where[:-1])
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.0)
-        return f"unknown key {key!r}; did you mean {near[0]!r}?"
-    if error["type"] == "missing":
+    if first["type"] == "missing":
         return f"the key {key!r} is missing"
-    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return f"{key}: expected keys and values, got {_BRIEF.repr(first['input'])}"
+    message = first["msg"]
+    if first["type"] == "value_error":
+        message = message[len("Value error, ") :]
+    message = f"{key}: {message[0].lower()}{message[1:]}" if key else message
+    is_whole_section = first["type"] == "value_error" and isinstance(first["input"], dict)
+    return message if is_whole_section else f"{message}, got {_BRIEF.repr(first['input'])}"
 
 
-def _keys(where: List[str]) -> List[str]:
-    """The valid keys of the section at ``where``."""
-    section: Optional[Any] = Recipe
-    for part in where:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)
+def _did_you_mean(key: str) -> str:
+    """A message for a key that is not there: its like in the same section, or in any other."""
+    known = _dotted_keys(Recipe)
+    section, _, last = key[:100].rpartition(".")
+    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    for candidates in (siblings, known):
+        by_name = {other.rpartition(".")[2]: other for other in reversed(candidates)}
+        near = difflib.get_close_matches(last, by_name, n=1)
+        if near:
+            return f"unknown key {_BRIEF.repr(key)}; did you mean {by_name[near[0]]!r}?"
+    near = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.0)
+    return f"unknown key {_BRIEF.repr(key)}; did you mean {near[0]!r}?"
+
+
+def _sections(section: Type[Section]) -> Dict[str, Type[Section]]:
+    """The keys that hold sections, those that may be off included."""
+    found = {}
+    for name, field in section.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found[name] = kind
+    return found
+
+
+def _dotted_keys(section: Type[Section]) -> List[str]:
+    """Every key of a section and of those within it."""
+    keys = list(section.model_fields)
+    for name, inner in _sections(section).items():
+        keys += [f"{name}.{key}" for key in _dotted_keys(inner)]
+    if section is Recipe:
+        keys += [f"preprocess.{field.name}" for field in fields(Preprocess)]
+    return keys

@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Optional
 
 from ..data.folder import load_split
 from ..data.loader import Loader
@@ -14,11 +14,12 @@ from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
 from ..distributed.launch import Topology, launch
 from ..errors import UserError
+from .class_map import apply_class_map, read_class_map
 from .console import Console
 from .device import choose_device, prepare, use_device
 from .evaluator import Result, evaluate
 from .meters import Meter
-from .network import open_network
+from .network import NetworkConfig, open_network
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,8 @@ class TestConfig:
     """What is tested, on what, and how it is told."""
 
     data: str
-    arch: Optional[str] = None
-    model: Optional[str] = None
-    num_classes: Optional[int] = None
-    preprocess: Optional[Dict[str, Any]] = None  # in place of the weights' own
+    network: NetworkConfig = NetworkConfig()
+    class_map: Optional[str] = None
     topology: Topology = Topology()
     device: str = "auto"
     batch_size: int = 100
@@ -50,9 +49,13 @@ def test(config: TestConfig) -> int:
 
 def _test_on_this_rank(config: TestConfig, device: str) -> int:
     use_device(device)
+    class_map = read_class_map(config.class_map) if config.class_map else None
     folder = load_split(config.data, "val")
-    network = open_network(config.arch, config.model, config.num_classes, config.preprocess)
-    folder = network.label(folder)
+    network = open_network(config.network)
+    if class_map is None:
+        folder = network.label(folder)
+    else:
+        folder = apply_class_map(folder, class_map, network.classes, network.names)
     console = Console(rank() == 0)
     loader = Loader(
         folder,

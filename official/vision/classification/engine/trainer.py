@@ -143,7 +143,7 @@ class Trainer:
         self.model.train()
         with self.gradients:
             logits = self.model(images)
-            loss = F.nn.cross_entropy(logits, labels, label_smooth=self.recipe.label_smoothing)
+            loss = F.nn.cross_entropy(logits, labels, label_smooth=self.recipe.loss.label_smoothing)
             self.gradients.backward(loss)
         self.optimizer.step().clear_grad()
         top1, top5 = F.topk_accuracy(logits, labels, (1, min(5, self.num_classes)))

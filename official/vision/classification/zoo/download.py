@@ -93,6 +93,18 @@ def _inspect(
         message = f"{source}: not the weights of {card.name}: {reason}{way_out}"
         raise WeightsError(message) from None
     sha256 = file_digest(path, "sha256")
+    if not card.digest_is_sha256:
+        _try_digests(path, card, sha256)
+    elif not sha256.startswith(card.digest_prefix):
+        raise WeightsError(
+            f"{source}: not the weights of {card.name}: its sha256 begins with {sha256[:8]}, not "
+            f"with {card.digest_prefix}, as its published name says{way_out}"
+        )
+    return sha256
+
+
+def _try_digests(path: Path, card: Card, sha256: str) -> None:
+    """Tell whether what the digits in the name may hash is this file."""
     digests = (sha256, file_digest(path, "md5"))
     if not any(digest.startswith(card.digest_prefix) for digest in digests):
         logger.warning(
@@ -102,7 +114,6 @@ def _inspect(
             card.digest_prefix,
             sha256,
         )
-    return sha256
 
 
 def _pin(path: Path, sha256: str) -> None:

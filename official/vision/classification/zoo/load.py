@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -10,11 +10,14 @@ import megengine.module as M
 import numpy as np
 
 from ..errors import UsageError, WeightsError
-from ..preprocess import Preprocess
+from ..preprocess import PRESETS, Preprocess
 from ..resnet.pretrained import Pretrained
 from .cards import BY_NAME, Card, default_card
+from .classes import dataset_classes, default_classes
 from .download import fetch
-from .readers import read_weights
+from .models import image_size
+from .names import translate
+from .readers import WeightFile, read_weights
 from .readers.pickle_data import shown
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
@@ -25,19 +28,41 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's tensors, and what their file says about them where it says anything."""
+    """A network's tensors by our names, and what their file says about them.
+
+    Args:
+        format: of the file; see ``readers``.
+        scheme: whose names the file has; see ``names``. "ours" for the project's own files.
+        sources: our name -> the file's; dropped: the file's names of what is no weight.
+    """
 
     path: Path
     tensors: Dict[str, np.ndarray]
     arch: Optional[str] = None
     classes: Optional[Tuple[str, ...]] = None
     preprocess: Optional[Preprocess] = None
+    format: str = ""
+    scheme: str = "ours"
+    sources: Dict[str, str] = field(default_factory=dict)
+    dropped: Tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> Optional[int]:
         """Rows of the classifier."""
         head = self.tensors.get("fc.weight")
         return None if head is None or head.ndim != 2 else len(head)
+
+
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """How the images of a trained network are prepared, and what its logits mean.
+
+    Args:
+        classes: folder names in the order of the logits, None where unknown.
+    """
+
+    preprocess: Preprocess
+    classes: Optional[Tuple[str, ...]]
 
 
 def load_weights(path: Union[str, Path]) -> Weights:
@@ -49,7 +74,7 @@ def load_weights(path: Union[str, Path]) -> Weights:
     path = Path(path)
     file = read_weights(path)
     if DESCRIPTION not in file.metadata:
-        return Weights(path, file.tensors)
+        return _translated(path, file)
     description = _parse(path, file.metadata[DESCRIPTION])
     weights = Weights(
         path,
@@ -57,10 +82,54 @@ def load_weights(path: Union[str, Path]) -> Weights:
         arch=description.get("arch"),
         classes=tuple(description.get("classes") or ()) or None,
         preprocess=_preprocess(path, description.get("preprocess")),
+        format=file.format,
     )
     if weights.classes and weights.num_classes not in (None, len(weights.classes)):
         raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")
     return weights
+
+
+def _translated(path: Path, file: WeightFile) -> Weights:
+    """The weights in a file of another project, or in one that has only tensors."""
+    try:
+        found = translate(file.tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    return Weights(
+        path,
+        found.tensors,
+        format=file.format,
+        scheme=found.scheme,
+        sources=found.sources,
+        dropped=found.dropped,
+    )
+
+
+def config_of(weights: Weights, arch: str) -> PretrainedConfig:
+    """What a file says of its images and classes, or what is usual where it comes from.
+
+    Files of networks other than our own rarely tell. Those that PyTorch, MMPreTrain or MindCV
+    write are taken to need what that project's networks usually need, at the size ``arch`` is
+    made for.
+    """
+    usual = PRESETS[_usual_preset(weights)]
+    if image_size(arch) != usual.crop:
+        usual = replace(usual, resize=image_size(arch), crop=image_size(arch))
+    classes = weights.classes or default_classes(weights.num_classes or 0)
+    if classes is None and weights.scheme == "cifar" and weights.num_classes == 10:
+        classes = dataset_classes("CIFAR-10")
+    return PretrainedConfig(weights.preprocess or usual, classes)
+
+
+def card_config(card: Card) -> PretrainedConfig:
+    """What a published row says of its images and classes."""
+    return PretrainedConfig(card.preprocess, dataset_classes(card.dataset))
+
+
+def _usual_preset(weights: Weights) -> str:
+    if weights.scheme in ("mmpretrain", "mindcv"):  # both resize with OpenCV
+        return "mmpretrain"
+    return "megengine" if weights.format == "megengine-pickle" else "torchvision"
 
 
 def strip_prefix(prefix: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
@@ -120,8 +189,12 @@ def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
         WeightsError: when they cannot be had or do not fit.
     """
     card = find_card(arch, pretrained)
-    path = Path(pretrained) if card is None else _fetch(model, card)
-    fill(model, load_weights(path), new_head=True)
+    weights = load_weights(Path(pretrained) if card is None else _fetch(model, card))
+    fill(model, weights, new_head=True)
+    config = config_of(weights, arch) if card is None else card_config(card)
+    if model.fc.out_features != weights.num_classes:  # a new classifier, for other classes
+        config = replace(config, classes=None)
+    model.pretrained_config = config
 
 
 def _fetch(model: M.Module, card: Card) -> Path:
@@ -180,9 +253,17 @@ def _problems(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarra
 
 
 def _same_shape(found: Tuple[int, ...], expected: Tuple[int, ...]) -> bool:
-    """Equal but for ones: BN tensors are (C,) or (1, C, 1, 1) by the version that saved them."""
-    if tuple(found) == tuple(expected):
+    """Equal but for how MegEngine shapes the same numbers.
+
+    BN tensors are (C,) or (1, C, 1, 1) by the version that saved them, and a grouped convolution
+    is (groups, out / groups, in / groups, k, k) where others have (out, in / groups, k, k).
+    """
+    found, expected = tuple(found), tuple(expected)
+    if found == expected:
         return True
+    if len(expected) == 5:
+        groups, channels, *kernel = expected
+        return found == (groups * channels, *kernel)
     vector = [size for size in expected if size != 1]
     return len(vector) <= 1 and [size for size in found if size != 1] == vector
 
@@ -202,7 +283,8 @@ def _parse(path: Path, text: str) -> Dict[str, Any]:
         description = None
     if not isinstance(description, dict):
         raise _damaged(path, "it is no JSON object")
-    if not isinstance(description.get("arch"), (str, type(None))):
+    arch = description.get("arch") or "none"
+    if not isinstance(arch, str) or not arch.isidentifier() or len(arch) > 80:
         raise _damaged(path, "arch is no name")
     classes = description.get("classes") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):

@@ -7,7 +7,7 @@ from typing import Callable, Dict, List, Optional
 import megengine.module as M
 
 from ..errors import UsageError
-from ..resnet import cifar, model
+from ..resnet import cifar, model, preact
 from ..resnet.pretrained import Pretrained
 from .cards import BY_NAME, default_card
 
@@ -23,11 +23,24 @@ ARCHS: Dict[str, Callable[..., M.Module]] = {
         model.resnext101_32x8d,
         model.wide_resnet50_2,
         model.wide_resnet101_2,
+        model.resnetv1c50,
+        model.resnetv1c101,
+        model.resnetv1c152,
+        model.resnetv1d50,
+        model.resnetv1d101,
+        model.resnetv1d152,
+        preact.resnetv2_50,
+        preact.resnetv2_101,
         cifar.resnet20_cifar,
         cifar.resnet32_cifar,
         cifar.resnet44_cifar,
         cifar.resnet56_cifar,
         cifar.resnet110_cifar,
+        cifar.resnet18_cifar,
+        cifar.resnet34_cifar,
+        cifar.resnet50_cifar,
+        cifar.resnet101_cifar,
+        cifar.resnet152_cifar,
     )
 }
 
@@ -76,7 +89,12 @@ def arch_of(name: str) -> str:
         return BY_NAME[name].arch
     if name in ARCHS:
         return name
-    raise UsageError(unknown("network", name, [*ARCHS, *BY_NAME]))
+    raise UsageError(unknown("network", name, sorted({*ARCHS, *BY_NAME})))
+
+
+def image_size(arch: str) -> int:
+    """Edge in pixels of the images that a network is made for; it takes others too."""
+    return 32 if arch.endswith("_cifar") else 224
 
 
 def unknown(kind: str, name: str, known: List[str]) -> str:

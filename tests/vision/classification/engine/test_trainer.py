@@ -259,7 +259,7 @@ def test_rate_per_device_and_label_smoothing_reach_the_step(config, monkeypatch)
     recipe = override(
         config.recipe,
         {
-            "label_smoothing": 0.1,
+            "loss.label_smoothing": 0.1,
             "optimizer.momentum": 0.0,
             "optimizer.weight_decay": 0.0,
             "schedule.warmup_epochs": 0,

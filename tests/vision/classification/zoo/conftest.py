@@ -26,10 +26,9 @@ def card(monkeypatch):
         top5=None,
         url="https://weights.example.org/models/weights/resnet20_cifar_test_91250_5a5a5a5a.pkl",
         digest_prefix="5a5a5a5a",
-        digest_of="nothing",
+        digest_is_sha256=False,
         licence="Apache-2.0",
         source="a test",
-        recipe="none",
         preprocess=PRESETS["megengine"],
     )
     register(monkeypatch, card)

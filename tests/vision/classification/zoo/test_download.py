@@ -1,18 +1,12 @@
 """``pretrained=True`` and a plain HTTP server: a file comes whole and checked or not at all."""
 
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import os
 import pickle
 import re
 import shlex
 import socket
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import megengine.hub
 import numpy as np
@@ -29,8 +23,6 @@ from tests.servers import (
     whole,
     without_length,
 )
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 def sha256(data):
@@ -140,6 +132,52 @@ def test_digits_that_fit_give_no_warning(
     mirror.offer(card, data)
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
     assert caplog.messages == []
+
+
+@pytest.fixture
+def sure(card, known):
+    """Makes the card's publisher state that ``data`` has the digits of its name."""
+
+    def sure(digits):
+        changed = dataclasses.replace(card, digest_prefix=digits, digest_is_sha256=True)
+        known(changed)
+        return changed
+
+    return sure
+
+
+def test_digits_that_are_the_sha256s_give_no_warning(mirror, sure, random_state, pkl, same, caplog):
+    data = pkl(random_state)
+    mirror.offer(sure(sha256(data)[:8]), data)
+    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("digits", ["5a5a5a5a", "md5", "end"])
+def test_a_file_without_the_sha256_that_its_publisher_states_is_refused(
+    digits, mirror, sure, random_state, pkl, same, caplog
+):
+    data = pkl(random_state)
+    digest = sha256(data)
+    digits = {"md5": hashlib.md5(data).hexdigest()[:8], "end": digest[-8:]}.get(digits, digits)
+    mirror.offer(sure(digits), data)
+    assert refusal(mirror, same) == (
+        f"{mirror.url}{URL}: not the weights of resnet20_cifar_test: its sha256 begins with "
+        f"{digest[:8]}, not with {digits}, as its published name says"
+    )
+    assert mirror.cached == [] and caplog.messages == []
+
+
+def test_what_megengines_hub_has_fetched_needs_the_stated_sha256_too(
+    mirror, sure, cached, random_state, pkl, same
+):
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(pkl(random_state))
+    sure("5a5a5a5a")
+    message = refusal(mirror, same)
+    assert message.startswith(f"{cached}: not the weights of resnet20_cifar_test: its sha256 beg")
+    assert message.endswith("; delete it to download it again")
+    assert mirror.cached == [cached.name] and mirror.requests == []
 
 
 def test_another_number_of_classes_starts_a_new_classifier_and_says_so_once(
@@ -279,50 +317,6 @@ def test_a_cache_that_cannot_be_written(mirror, card, random_state, pkl, same, m
     assert mirror.requests == []
 
 
-def test_a_file_system_that_locks_only_what_is_open_for_writing(
-    mirror, card, random_state, pkl, same, monkeypatch
-):
-    flock = fcntl.flock
-
-    def nfs_flock(file, operation):
-        number = file if isinstance(file, int) else file.fileno()
-        if operation & fcntl.LOCK_EX and not fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE:
-            raise OSError(errno.EBADF, "Bad file descriptor")
-        flock(file, operation)
-
-    monkeypatch.setattr(fcntl, "flock", nfs_flock)
-    mirror.offer(card, pkl(random_state))
-    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
-
-
-def test_the_lock_is_on_the_file_that_is_written(
-    mirror, card, cached, random_state, pkl, same, monkeypatch
-):
-    """Whoever waited for a lock may get that of a file which the one before has removed."""
-    part = cached.with_name(cached.name + ".part")
-    flock = fcntl.flock
-    removed, found = [], []
-
-    def flock_what_is_then_removed(file, operation):
-        flock(file, operation)
-        if not removed:
-            removed.append(part)
-            part.unlink()
-
-    def answer(handler):
-        with part.open("ab") as other:
-            try:
-                flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found.append("locked")
-        whole(pkl(random_state))(handler)
-
-    monkeypatch.setattr(fcntl, "flock", flock_what_is_then_removed)
-    mirror.offer(card, answer)
-    assert same(get_model("resnet20_cifar", pretrained=True), random_state)
-    assert found == ["locked"]
-
-
 def test_what_a_killed_download_has_left_is_no_obstacle(
     mirror, card, cached, random_state, pkl, same
 ):
@@ -342,58 +336,3 @@ def test_interrupted_by_the_user(mirror, card, random_state, pkl, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         get_model("resnet20_cifar", pretrained=True)
     assert len(mirror.requests) == 1 and mirror.cached == []
-
-
-FETCH = """
-import sys
-from official.vision.classification.preprocess import PRESETS
-from official.vision.classification.zoo import cards, get_model
-card = cards.Card(*{values!r}, PRESETS["megengine"])
-cards.CARDS += (card,)
-cards.BY_NAME[card.name] = card
-print("ready", flush=True)
-sys.stdin.readline()
-state = get_model("resnet20_cifar", pretrained=True).state_dict()
-print(sum(float(value.sum(dtype="f8")) for value in state.values()))
-"""
-
-
-def test_two_processes_at_once_download_once(mirror, card, cached, random_state, pkl):
-    data = pkl(random_state)
-    go_on = threading.Event()
-
-    def answer(handler):
-        go_on.wait(1.5)  # long enough for the other to come
-        whole(data)(handler)
-
-    mirror.offer(card, answer)
-    values = list(dataclasses.astuple(dataclasses.replace(card, preprocess=None)))[:-1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", FETCH.format(values=values)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        ends = [process.communicate(timeout=60) for process in processes]
-    finally:
-        go_on.set()
-        for process in processes:
-            process.kill()
-            process.wait()
-    total = sum(float(value.sum(dtype="f8")) for value in random_state.values())
-    assert [process.returncode for process in processes] == [0, 0], ends
-    assert [float(out) for out, _ in ends] == pytest.approx([total, total])
-    assert sorted("origin" in error for _, error in ends) == [False, True]
-    assert mirror.requests == [URL]
-    assert mirror.cached == [cached.name, cached.name + ".sha256"]

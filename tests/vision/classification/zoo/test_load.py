@@ -73,13 +73,13 @@ def test_missing_foreign_and_misshapen_tensors_are_listed(model, random_state, w
 
 
 def test_only_some_of_many_are_listed(model, random_state, write, same):
-    state = {f"module.{name}": value for name, value in random_state.items()}
+    state = {f"network.{name}": value for name, value in random_state.items()}
     message = refusal(model, write(state), same)
     more = f"and {len(state) - 3} more"
     assert message.startswith(
-        f"bn1.bias, bn1.running_mean, bn1.running_var {more} missing; module."
+        f"bn1.bias, bn1.running_mean, bn1.running_var {more} missing; network."
     )
-    assert message.endswith(f", module.bn1.running_var {more} not in the network")
+    assert message.endswith(f", network.bn1.running_var {more} not in the network")
 
 
 def test_a_hostile_name_does_not_reach_the_terminal(model, random_state, write, same):
@@ -196,7 +196,8 @@ class TestPretrained:
             assert message in str(caught.value)
         with pytest.raises(UsageError) as caught:
             get_model("resnet18", pretrained="resnet18_naive")
-        assert "a row of resnet18 (resnet18_naiveaug_in1k)" in str(caught.value)
+        rows = "a row of resnet18 (resnet18_naiveaug_in1k, resnet18_8xb32_in1k)"
+        assert rows in str(caught.value)
         assert same(model, random_state)
 
     def test_an_empty_name_is_not_taken_for_no(self):
@@ -230,6 +231,7 @@ class TestDescription:
         path = write(random_state, dict(metadata, format="np"))
         weights = load_weights(str(path))
         assert weights.path == path
+        assert (weights.format, weights.scheme, weights.dropped) == ("safetensors", "ours", ())
         assert (weights.arch, weights.classes) == ("resnet20_cifar", self.CLASSES)
         assert weights.preprocess == preprocess != Preprocess()
         assert weights.num_classes == 10
@@ -267,6 +269,9 @@ class TestDescription:
         "arch is a list": '{"arch": ["resnet18"]}',
         "arch is a number": '{"arch": 18}',
         "arch is true": '{"arch": true}',
+        "arch is a sentence": '{"arch": "resnet18, or so"}',
+        "arch steers the terminal": '{"arch": "\\u001b[2Jresnet18"}',
+        "arch is long": '{"arch": "' + "a" * 100_000 + '"}',
         "classes is a number": '{"classes": 5}',
         "classes is text": '{"classes": "abcdefghij"}',
         "classes is an object": '{"classes": {"a": 1}}',
@@ -292,6 +297,10 @@ class TestDescription:
         "crop is negative": '{"preprocess": {"crop": -1}}',
         "crop is a fraction": '{"preprocess": {"crop": 224.5}}',
         "crop is true": '{"preprocess": {"crop": true}}',
+        "resize is one of two": '{"preprocess": {"resize": [256]}}',
+        "resize is three": '{"preprocess": {"resize": [256, 256, 256]}}',
+        "resize is huge": '{"preprocess": {"resize": 1' + "0" * 400 + "}}",
+        "library is unknown": '{"preprocess": {"library": "os"}}',
         "crop is larger": '{"preprocess": {"resize": 200, "crop": 224}}',
         "interpolation is a number": '{"preprocess": {"interpolation": 1}}',
     }

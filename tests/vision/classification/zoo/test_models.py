@@ -4,21 +4,42 @@ import pytest
 
 from official.vision.classification import get_model, list_models
 from official.vision.classification.errors import UsageError
-from official.vision.classification.resnet import cifar, model
+from official.vision.classification.resnet import cifar, model, preact
 from official.vision.classification.zoo import ARCHS, CARDS, arch_of
+from official.vision.classification.zoo.models import image_size
 
-ALL_ARCHS = """
-    resnet101 resnet110_cifar resnet152 resnet18 resnet20_cifar resnet32_cifar resnet34
-    resnet44_cifar resnet50 resnet56_cifar resnext101_32x8d resnext50_32x4d
-    wide_resnet101_2 wide_resnet50_2
+CIFAR = """
+    resnet101_cifar resnet110_cifar resnet152_cifar resnet18_cifar resnet20_cifar resnet32_cifar
+    resnet34_cifar resnet44_cifar resnet50_cifar resnet56_cifar
 """.split()
-WITH_WEIGHTS = """
-    resnet101 resnet152 resnet18 resnet34 resnet50 resnext101_32x8d resnext50_32x4d
+SMALL_CIFAR = "resnet110_cifar resnet20_cifar resnet32_cifar resnet44_cifar resnet56_cifar".split()
+V2 = ["resnetv2_101", "resnetv2_50"]  # which are rows as well
+ALL_ARCHS = sorted(
+    """
+    resnet101 resnet152 resnet18 resnet34 resnet50 resnetv1c101 resnetv1c152 resnetv1c50
+    resnetv1d101 resnetv1d152 resnetv1d50 resnext101_32x8d resnext50_32x4d wide_resnet101_2
+    wide_resnet50_2
 """.split()
-ROWS = """
+    + CIFAR
+    + V2
+)
+MEGENGINE_ROWS = """
     resnet101_fbaug_in1k resnet152_fbaug_in1k resnet18_naiveaug_in1k resnet34_naiveaug_in1k
     resnet50_fbaug_in1k resnext101_32x8d_fbaug_in1k resnext50_32x4d_fbaug_in1k
 """.split()
+ROWS = sorted(
+    """
+    resnet101_8xb16_cifar10 resnet101_8xb32_in1k resnet152_8xb16_cifar10 resnet152_8xb32_in1k
+    resnet18_8xb16_cifar10 resnet18_8xb32_in1k resnet34_8xb16_cifar10 resnet34_8xb32_in1k
+    resnet50_8xb16_cifar10 resnet50_8xb16_cifar100 resnet50_8xb256-rsb-a1-600e_in1k
+    resnet50_8xb256-rsb-a2-300e_in1k resnet50_8xb256-rsb-a3-100e_in1k resnet50_8xb32-fp16_in1k
+    resnet50_8xb32_in1k resnet50_8xb8_cub resnetv1c101_8xb32_in1k resnetv1c152_8xb32_in1k
+    resnetv1c50_8xb32_in1k resnetv1d101_8xb32_in1k resnetv1d152_8xb32_in1k resnetv1d50_8xb32_in1k
+    wide-resnet101_3rdparty_8xb32_in1k wide-resnet50_3rdparty-timm_8xb32_in1k
+    wide-resnet50_3rdparty_8xb32_in1k
+""".split()
+    + MEGENGINE_ROWS
+)
 
 
 def test_all_names():
@@ -30,7 +51,11 @@ def test_all_names():
     ("pattern", "names"),
     [
         ("resnext50*", ["resnext50_32x4d", "resnext50_32x4d_fbaug_in1k"]),
-        ("*_in1k", ROWS),
+        ("*aug_in1k", MEGENGINE_ROWS),
+        ("*_in1k", [name for name in ROWS if name[-5:] == "_in1k"]),
+        ("*_cifar", CIFAR),
+        ("resnetv2*", V2),
+        ("*rsb-a[12]*", ["resnet50_8xb256-rsb-a1-600e_in1k", "resnet50_8xb256-rsb-a2-300e_in1k"]),
         ("wide_resnet?01_2", ["wide_resnet101_2"]),
         ("resnet[12]8", ["resnet18"]),
         ("resnet18", ["resnet18"]),
@@ -44,18 +69,31 @@ def test_patterns(pattern, names):
 
 
 def test_with_and_without_weights():
-    assert list_models(pretrained=True) == sorted(WITH_WEIGHTS + ROWS)
-    assert list_models(pretrained=False) == sorted(set(ALL_ARCHS) - set(WITH_WEIGHTS))
-    assert list_models("*_cifar", pretrained=True) == []
-    assert list_models("wide*", False) == ["wide_resnet101_2", "wide_resnet50_2"]
+    assert list_models(pretrained=False) == SMALL_CIFAR
+    assert list_models(pretrained=True) == sorted({*ALL_ARCHS, *ROWS} - {*SMALL_CIFAR})
+    assert list_models("*_cifar", pretrained=True) == sorted({*CIFAR} - {*SMALL_CIFAR})
+    assert list_models("resnetv2*", True) == V2
+    assert list_models("wide*", False) == []
 
 
 def test_every_name_has_a_network():
     for name in ALL_ARCHS:
         assert arch_of(name) == name
-        assert ARCHS[name] is getattr(cifar if name.endswith("_cifar") else model, name)
+        module = cifar if name in CIFAR else preact if name in V2 else model
+        assert ARCHS[name] is getattr(module, name)
     for card in CARDS:
         assert arch_of(card.name) == card.arch
+
+
+def test_sizes_of_images():
+    assert {name for name in ARCHS if image_size(name) == 32} == {*CIFAR}
+    assert {name for name in ARCHS if image_size(name) == 224} == {*ALL_ARCHS} - {*CIFAR}
+
+
+def test_a_row_without_weights_has_its_own_classes():
+    assert get_model("resnet18_8xb16_cifar10").fc.weight.shape == (10, 512)
+    assert get_model("resnet50_8xb16_cifar100").fc.weight.shape == (100, 2048)
+    assert get_model("resnet18_8xb16_cifar10", num_classes=3).fc.weight.shape == (3, 512)
 
 
 def test_get_model_passes_arguments_on():
@@ -90,6 +128,12 @@ def test_an_unknown_name_near_to_none():
         get_model("vgg")
     assert str(caught.value).startswith("unknown network 'vgg': there are resnet101, ")
     assert all(name in str(caught.value) for name in ALL_ARCHS)
+
+
+def test_a_name_that_is_a_network_and_a_row_is_told_once():
+    with pytest.raises(UsageError) as caught:
+        get_model("resnetv2_5")
+    assert str(caught.value).endswith(": did you mean resnetv2_50?")
 
 
 def test_a_row_is_a_network_with_weights_of_its_own(card, mirror, pkl, random_state, same, known):

@@ -1,0 +1,137 @@
+"""What other projects call a network's tensors, and what they are called here.
+
+Our own names are torchvision's and timm's, which are MegEngine/Models' too: ``conv1``, ``bn1``,
+``layer1.0.conv1``, ``layer1.0.downsample.0``, ``fc``, and ``weight, bias, running_mean,
+running_var`` of a batch normalisation. Deep stems and the shortcuts of ResNet-D are timm's.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Collection, Dict, Mapping, Tuple
+
+import numpy as np
+
+from ..errors import WeightsError
+from .readers.pickle_data import shown
+
+Rules = Tuple[Tuple[str, str], ...]  # regular expressions and what replaces their first match
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Tensors by our names.
+
+    Args:
+        scheme: whose names the file has, one of ``SCHEMES``.
+        tensors: by our names.
+        sources: our name -> the file's name, for each of them.
+        dropped: the file's names of what is not part of a network, such as step counters.
+    """
+
+    scheme: str
+    tensors: Dict[str, np.ndarray]
+    sources: Dict[str, str]
+    dropped: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    mark: str  # a name that matches this tells the scheme
+    rules: Rules
+    dropped: str  # names that match this are not of the network
+
+
+# torch counts the batches that a normalisation has seen; here its momentum needs no count.
+_TORCH_DROPPED = r"(^|\.)num_batches_tracked$"
+
+# The first whose mark is found is the file's.
+SCHEMES: Dict[str, _Scheme] = {
+    "mmpretrain": _Scheme(
+        r"^backbone\.",
+        (
+            (r"^backbone\.stem\.0\.conv\.", "conv1.0."),
+            (r"^backbone\.stem\.0\.bn\.", "conv1.1."),
+            (r"^backbone\.stem\.1\.conv\.", "conv1.3."),
+            (r"^backbone\.stem\.1\.bn\.", "conv1.4."),
+            (r"^backbone\.stem\.2\.conv\.", "conv1.6."),
+            (r"^backbone\.stem\.2\.bn\.", "bn1."),
+            (r"^backbone\.", ""),
+            (r"^head\.fc\.", "fc."),
+        ),
+        _TORCH_DROPPED,
+    ),
+    "mindcv": _Scheme(
+        r"\.moving_mean$",
+        (
+            (r"\.down_sample\.", ".downsample."),
+            (r"\.gamma$", ".weight"),
+            (r"\.beta$", ".bias"),
+            (r"\.moving_mean$", ".running_mean"),
+            (r"\.moving_variance$", ".running_var"),
+            (r"^classifier\.", "fc."),
+        ),
+        # The optimizer's state and counters of a MindSpore training checkpoint.
+        r"^(moments|accum|stat)\.|^(epoch_num|step_num|global_step|learning_rate|momentum"
+        r"|scale_sense|loss_scale|current_iterator_step|last_overflow_iterator_step)$",
+    ),
+    # github.com/akamaster/pytorch_resnet_cifar10
+    "cifar": _Scheme(r"^linear\.weight$", ((r"^linear\.", "fc."),), _TORCH_DROPPED),
+    "torchvision": _Scheme("", (), _TORCH_DROPPED),
+}
+
+# MMPreTrain's ResNet-D numbers the modules of a shortcut, and its average pool is there only where
+# the stride is 2. timm puts an identity in its place.
+_RESNET_D_MARK = "backbone.layer2.0.downsample.2.weight"
+_RESNET_D_RULES = (
+    (r"^layer1\.0\.downsample\.1\.", "layer1.0.downsample.2."),
+    (r"^layer1\.0\.downsample\.0\.", "layer1.0.downsample.1."),
+)
+
+
+def translate(tensors: Mapping[str, np.ndarray]) -> Translation:
+    """Find out whose names these are, and give the tensors ours.
+
+    A name without a rule stays as it is: whoever fills a network finds it left over.
+
+    Raises:
+        WeightsError: when two names of the file mean the same tensor.
+    """
+    plain = _without_wrapper(tensors)
+    name = _scheme_of(plain.values())
+    scheme = SCHEMES[name]
+    rules = scheme.rules
+    if _RESNET_D_MARK in plain.values():
+        rules += _RESNET_D_RULES
+    sources: Dict[str, str] = {}
+    dropped = []
+    for source, bare in plain.items():
+        if re.search(scheme.dropped, bare):
+            dropped.append(source)
+            continue
+        ours = _renamed(bare, rules)
+        if ours in sources:
+            both = f"{shown(sources[ours])} and {shown(source)}"
+            raise WeightsError(f"{both} are the same tensor, {shown(ours)}")
+        sources[ours] = source
+    found = {ours: tensors[source] for ours, source in sources.items()}
+    return Translation(name, found, sources, tuple(dropped))
+
+
+def _without_wrapper(names: Collection[str]) -> Dict[str, str]:
+    """Every name, and what it is without the ``module.`` of torch's DataParallel."""
+    wrapped = all(name.startswith("module.") for name in names)
+    return {name: name[len("module.") :] if wrapped else name for name in names}
+
+
+def _scheme_of(names: Collection[str]) -> str:
+    return next(
+        scheme
+        for scheme, its in SCHEMES.items()
+        if any(re.search(its.mark, name) for name in [*names, ""])
+    )
+
+
+def _renamed(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name, count=1)
+    return name

@@ -1,0 +1,342 @@
+"""The files in official/recipes against what was published, read as plain YAML.
+
+The figures are those of MMPreTrain's configurations at ee7f2e8, MegEngine/Models' train.py at
+78882f9, MindCV's configurations and config.py at 51b0636 and He et al. (arXiv:1512.03385, section
+4.2), written down family by family and not row by row, as the files are.
+"""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from official.vision.classification.engine.recipe import dump_recipe, load_recipe
+from official.vision.classification.engine.schedule import learning_rate
+from official.vision.classification.preprocess import Preprocess
+from official.vision.classification.zoo import CARDS
+
+FOLDER = Path(__file__).resolve().parents[1] / "official" / "recipes"
+
+PLAIN = {  # what none of the published recipes has, but for those that say so below
+    "accumulate": 1,
+    "loss": {"type": "softmax", "label_smoothing": 0},
+    "drop_path": 0,
+    "zero_init_residual": False,
+    "sync_bn": False,
+    "ema": None,
+    "amp": False,
+    "freeze": 0,
+    "head_lr": 1,
+}
+NO_WARMUP = {"warmup_epochs": 0, "warmup_start": 0, "warmup_shape": "linear"}
+NO_MIXING = {"rand_augment": None, "erasing": 0, "mixup": 0, "cutmix": 0, "repeats": 1}
+
+
+def sgd(lr, lr_per, weight_decay=1e-4, nesterov=False):
+    return {
+        "type": "sgd",
+        "lr": lr,
+        "lr_per": lr_per,
+        "momentum": 0.9,
+        "nesterov": nesterov,
+        "weight_decay": weight_decay,
+        "decay_norm": True,
+        "decay_bias": True,
+        "clip_norm": None,
+    }
+
+
+def steps(*milestones, gamma=0.1, **warmup):
+    head = {"type": "multistep", "milestones": list(milestones), "gamma": gamma}
+    return {**head, **NO_WARMUP, **warmup}
+
+
+def cosine(final_lr, every, **warmup):
+    return {"type": "cosine", "final_lr": final_lr, "every": every, **NO_WARMUP, **warmup}
+
+
+def resized(interpolation="bilinear", library="cv2", aspect=(3 / 4, 4 / 3), jitter=0):
+    return {
+        "crop": "resized",
+        "area": [0.08, 1],
+        "aspect": list(aspect),
+        "interpolation": interpolation,
+        "library": library,
+        "flip": True,
+        "jitter": jitter,
+        **NO_MIXING,
+    }
+
+
+def prepared(resize, crop, interpolation="bilinear", library="cv2"):
+    sizes = {"resize": resize, "crop": crop}
+    return {**sizes, "interpolation": interpolation, "library": library, "rounding": "down"}
+
+
+RGB = {"order": "RGB", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+BGR = {"order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395]}
+CIFAR10_COLORS = {
+    "order": "RGB",
+    "mean": [125.307, 122.961, 113.8575],
+    "std": [51.5865, 50.847, 51.255],
+}
+CIFAR100_COLORS = {
+    "order": "RGB",
+    "mean": [129.304, 124.07, 112.434],
+    "std": [68.17, 65.392, 70.418],
+}
+PADDED = {"crop": "padded", "padding": 4, "flip": True, "jitter": 0, **NO_MIXING}
+
+MMPRETRAIN_CV2 = {
+    **PLAIN,
+    "epochs": 100,
+    "batch_size": 32,
+    "optimizer": sgd(0.1, 256),
+    "schedule": steps(30, 60, 90),
+    "augment": resized(),
+    "zero_init_residual": True,
+    "preprocess": {**RGB, **prepared(256, 224)},
+}
+MMPRETRAIN_PILLOW = {
+    **MMPRETRAIN_CV2,
+    "augment": resized(library="pillow"),
+    "preprocess": {**RGB, **prepared(256, 224, library="pillow")},
+}
+MMPRETRAIN_CIFAR10 = {
+    **PLAIN,
+    "epochs": 200,
+    "batch_size": 16,
+    "optimizer": sgd(0.1, 128),
+    "schedule": steps(100, 150),
+    "augment": PADDED,
+    "zero_init_residual": True,
+    "preprocess": {**CIFAR10_COLORS, **prepared(32, 32)},
+}
+MMPRETRAIN_CIFAR100 = {
+    **MMPRETRAIN_CIFAR10,
+    "optimizer": sgd(0.1, 128, weight_decay=5e-4),
+    "schedule": steps(60, 120, 160, gamma=0.2),
+    "preprocess": {**CIFAR100_COLORS, **prepared(32, 32)},
+}
+MMPRETRAIN_CUB = {
+    **PLAIN,
+    "epochs": 100,
+    "batch_size": 8,
+    "optimizer": sgd(0.01, 64, weight_decay=5e-4, nesterov=True),
+    "schedule": cosine(0, "epoch", warmup_epochs=5, warmup_start=0.01),
+    "augment": {"crop": "random", "flip": True, "jitter": 0, **NO_MIXING},
+    "preprocess": {**RGB, **prepared([600, 600], 448)},
+}
+
+
+def strikes_back(
+    epochs, lr, weight_decay, label_smoothing=0, mixup=0.1, magnitude=7, repeats=3, drop_path=0.05
+):
+    """MMPreTrain's A1, A2 and A3 of arXiv:2110.00476; the defaults are A2's."""
+    rand_augment = {
+        "ops": 2,
+        "magnitude": magnitude,
+        "magnitude_std": 0.5,
+        "probability": 0.5,
+        "levels": 10,
+        "fill": [104, 116, 124],
+        "interpolation": "bicubic",
+    }
+    batch = {"rand_augment": rand_augment, "mixup": mixup, "cutmix": 1, "repeats": repeats}
+    return {
+        **PLAIN,
+        "epochs": epochs,
+        "batch_size": 256,
+        "optimizer": {
+            "type": "lamb",
+            "lr": lr,
+            "lr_per": 2048,
+            "betas": [0.9, 0.999],
+            "eps": 1e-6,
+            "weight_decay": weight_decay,
+            "decay_norm": False,
+            "decay_bias": False,
+            "clip_norm": 1,
+        },
+        "schedule": cosine(1e-6, "epoch", warmup_epochs=5, warmup_start=1e-4),
+        "loss": {"type": "bce", "label_smoothing": label_smoothing},
+        "augment": {**resized("bicubic", "pillow"), **batch},
+        "drop_path": drop_path,
+        "zero_init_residual": True,
+        "sync_bn": True,
+        "preprocess": {**RGB, **prepared(236, 224, "bicubic", "pillow")},
+    }
+
+
+MEGENGINE_NAIVEAUG = {
+    **PLAIN,
+    "epochs": 90,
+    "batch_size": 64,
+    "optimizer": sgd(0.025, "device"),
+    "schedule": steps(30, 60, 80, warmup_epochs=5),
+    "augment": resized(),
+    "preprocess": {**BGR, **prepared(256, 224)},
+}
+MEGENGINE_FBAUG = {**MEGENGINE_NAIVEAUG, "augment": resized(jitter=0.4)}
+MINDCV = {
+    **PLAIN,
+    "epochs": 120,
+    "batch_size": 32,
+    "optimizer": sgd(0.1, 256),
+    "schedule": cosine(0, "step"),
+    "loss": {"type": "softmax", "label_smoothing": 0.1},
+    "augment": resized(aspect=(0.75, 1.333), jitter=0.4),
+    "amp": {"enabled": True, "loss_scale": 1024},
+    "preprocess": {**RGB, **prepared(256, 224)},
+}
+HE_CIFAR = {
+    **PLAIN,
+    "epochs": 164,
+    "batch_size": 128,
+    "optimizer": sgd(0.1, 128),
+    "schedule": steps(82.0513, 123.0769),
+    "augment": PADDED,
+    "preprocess": {**CIFAR10_COLORS, **prepared(32, 32)},
+}
+HE_CIFAR_110 = {
+    **HE_CIFAR,
+    "schedule": steps(
+        82.0513, 123.0769, warmup_epochs=1.02564, warmup_start=0.1, warmup_shape="constant"
+    ),
+}
+
+# By the names of the rows, with {} for what tells the networks of a family apart.
+FAMILIES = [
+    ("{}_8xb32_in1k", "{}", "18 34 50 101 152", "resnet", MMPRETRAIN_CV2, "ee7f2e8"),
+    ("{}_8xb32_in1k", "{}", "50 101 152", "resnetv1c", MMPRETRAIN_PILLOW, "ee7f2e8"),
+    ("{}_8xb32_in1k", "{}", "50 101 152", "resnetv1d", MMPRETRAIN_PILLOW, "ee7f2e8"),
+    (
+        "{}_8xb32-fp16_in1k",
+        "{}",
+        "50",
+        "resnet",
+        {**MMPRETRAIN_CV2, "amp": {"enabled": True, "loss_scale": 512}},
+        "ee7f2e8",
+    ),
+    (
+        "{}_8xb256-rsb-a1-600e_in1k",
+        "{}",
+        "50",
+        "resnet",
+        strikes_back(600, 0.005, 0.01, label_smoothing=0.1, mixup=0.2),
+        "ee7f2e8",
+    ),
+    (
+        "{}_8xb256-rsb-a2-300e_in1k",
+        "{}",
+        "50",
+        "resnet",
+        strikes_back(300, 0.005, 0.02),
+        "ee7f2e8",
+    ),
+    (
+        "{}_8xb256-rsb-a3-100e_in1k",
+        "{}",
+        "50",
+        "resnet",
+        strikes_back(100, 0.008, 0.02, magnitude=6, repeats=1, drop_path=0),
+        "ee7f2e8",
+    ),
+    ("{}_8xb16_cifar10", "{}_cifar", "18 34 50 101 152", "resnet", MMPRETRAIN_CIFAR10, "ee7f2e8"),
+    ("{}_8xb16_cifar100", "{}_cifar", "50", "resnet", MMPRETRAIN_CIFAR100, "ee7f2e8"),
+    ("{}_8xb8_cub", "{}", "50", "resnet", MMPRETRAIN_CUB, "ee7f2e8"),
+    ("{}_naiveaug_in1k", "{}", "18 34", "resnet", MEGENGINE_NAIVEAUG, "78882f9"),
+    ("{}_fbaug_in1k", "{}", "50 101 152", "resnet", MEGENGINE_FBAUG, "78882f9"),
+    ("{}_fbaug_in1k", "{}", "50_32x4d 101_32x8d", "resnext", MEGENGINE_FBAUG, "78882f9"),
+    ("{}", "{}", "50 101", "resnetv2_", MINDCV, "51b0636"),
+    ("{}_cifar_he2015", "{}_cifar", "20 32 44 56", "resnet", HE_CIFAR, "1512.03385"),
+    ("{}_cifar_he2015", "{}_cifar", "110", "resnet", HE_CIFAR_110, "1512.03385"),
+]
+PUBLISHED = {
+    row.format(stem + size): ({"arch": arch.format(stem + size), **figures}, source)
+    for row, arch, sizes, stem, figures, source in FAMILIES
+    for size in sizes.split()
+}
+TRAINED_ELSEWHERE = {card.name for card in CARDS if "3rdparty" in card.name}
+
+
+def read(name):
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_file_says_what_was_published(name):
+    assert read(name) == PUBLISHED[name][0]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_file_names_its_source(name):
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    comment = [line for line in text.splitlines() if line.startswith("#")]
+    assert text.startswith("\n".join(comment))
+    assert PUBLISHED[name][1] in comment[0]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_file_leaves_nothing_to_defaults(name):
+    assert read(name) == yaml.safe_load(dump_recipe(load_recipe(name)))
+
+
+def test_there_is_one_for_every_row_that_has_one_of_its_own():
+    rows = {card.name for card in CARDS} - TRAINED_ELSEWHERE
+    assert len(rows) == 7 + 22 + 2
+    assert set(PUBLISHED) - rows == {
+        f"resnet{depth}_cifar_he2015" for depth in (20, 32, 44, 56, 110)
+    }
+    assert rows < set(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    "card", [card for card in CARDS if card.name in PUBLISHED], ids=lambda card: card.name
+)
+def test_a_row_is_tested_as_it_was_trained(card):
+    recipe = read(card.name)
+    assert recipe["arch"] == card.arch
+    assert Preprocess.from_dict(recipe["preprocess"]) == card.preprocess
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if "_8x" in name])
+def test_on_eight_devices_the_rate_is_the_published_one(name):
+    """The names say it too: 8xb32 is eight devices with 32 images each."""
+    recipe = load_recipe(name)
+    assert f"_8xb{recipe.batch_size}" in name
+    assert recipe.total_lr(devices=8) == pytest.approx(recipe.optimizer.lr, rel=1e-15)
+    assert recipe.total_lr(devices=1) == pytest.approx(recipe.optimizer.lr / 8)
+
+
+@pytest.mark.parametrize("depth", [20, 110])
+def test_he_et_als_steps(depth):
+    """Section 4.2: 64,000 steps of 128 images, a tenth of the rate after 32,000 and 48,000; 110
+    layers begin with 0.01 for about 400 steps."""
+    recipe = load_recipe(f"resnet{depth}_cifar_he2015")
+    per_epoch = 50_000 // 128
+    last = recipe.epochs * per_epoch
+    assert 64_000 - per_epoch < last <= 64_000
+    lr = recipe.total_lr(devices=1)
+    rates = [learning_rate(s, per_epoch, recipe.epochs, lr, recipe.schedule) for s in range(last)]
+    start = [0.01] * 400 if depth == 110 else [0.1] * 400
+    expected = start + [0.1] * 31_600 + [0.01] * 16_000 + [0.001] * (last - 48_000)
+    assert rates == pytest.approx(expected)
+
+
+def test_defaults_are_those_of_the_seeds_readme():
+    for name, jitter in (("default", 0), ("default_fbaug", 0.4)):
+        recipe = load_recipe(name)
+        assert (recipe.epochs, recipe.batch_size, recipe.optimizer.lr) == (100, 32, 0.0125)
+        assert recipe.total_lr(devices=8) == 0.1
+        assert recipe.augment.jitter == jitter
+
+
+def test_no_file_is_without_a_test():
+    ours = {"default", "default_fbaug", "shapes"}
+    assert {path.stem for path in FOLDER.iterdir()} == {*PUBLISHED, *ours}
+
+
+def test_the_cards_name_them():
+    for card in CARDS:
+        assert card.recipe == (None if card.name in TRAINED_ELSEWHERE else card.name)

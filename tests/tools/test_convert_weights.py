@@ -1,0 +1,147 @@
+"""The converter as a user runs it, on PyTorch and MindSpore files put together by hand."""
+
+import json
+
+import megengine
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from official.vision.classification.engine.network import NetworkConfig, open_network
+from official.vision.classification.zoo import get_model
+from official.vision.classification.zoo.cards import BY_NAME
+from tests.vision.classification.zoo.readers import handmade
+
+ROW = "resnet18_8xb16_cifar10"
+
+
+@pytest.fixture(scope="module")
+def state():
+    """Tensors of resnet18_cifar in which no two are alike."""
+    random = np.random.default_rng(3)
+    return {
+        name: random.uniform(0.5, 1.5, value.shape).astype(np.float32)
+        for name, value in get_model("resnet18_cifar").state_dict().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def mmpretrain(state, tmp_path_factory):
+    """The same under MMPreTrain's names, with a counter beside each normalisation."""
+    tensors = {}
+    for name, value in state.items():
+        tensors[f"head.{name}" if name.startswith("fc.") else f"backbone.{name}"] = value
+        if name.endswith("running_var"):
+            counter = f"backbone.{name[: -len('running_var')]}num_batches_tracked"
+            tensors[counter] = np.array(7, np.int64)
+    path = tmp_path_factory.mktemp("weights") / "resnet18_b16x8_cifar10.pth"
+    path.write_bytes(torch_file(tensors))
+    return path
+
+
+def torch_file(tensors):
+    kinds = {"float32": "FloatStorage", "int64": "LongStorage"}
+    entries, storages = {}, {}
+    for key, (name, value) in enumerate(tensors.items()):
+        where = handmade.storage(str(key), value.size, kinds[value.dtype.name])
+        strides = [step // value.itemsize for step in value.strides]
+        entries[name] = handmade.tensor(where, value.shape, strides)
+        storages[str(key)] = value.tobytes()
+    return handmade.torch_zip(handmade.pickled(entries), storages)
+
+
+def same(found, expected):
+    return found.keys() == expected.keys() and all(
+        np.array_equal(found[name], expected[name]) for name in expected
+    )
+
+
+def test_a_published_row_becomes_a_file_that_tells_everything(mmpretrain, state, script, tmp_path):
+    out = tmp_path / "r18.safetensors"
+    done = script(
+        "tools/convert_weights.py", mmpretrain, "--arch", ROW, "--out", out, "--verify", "--names"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith(f"torch-zip, names of mmpretrain, {len(state) + 20} tensors")
+    assert lines[1] == "network: resnet18_cifar, 11,173,962 parameters, 10 classes"
+    assert lines[2] == f"mapped: {len(state)} tensors, {len(state)} renamed, 0 reshaped"
+    assert "left out: 20 that are no weights (backbone.bn1.num_batches_tracked)" in lines[3]
+    assert lines[-1] == f"verified: {len(state)} tensors are equal"
+    mapping = [line.split() for line in lines if "->" in line]
+    assert ["head.fc.bias", "->", "fc.bias", "(10,)"] in mapping
+    assert len(mapping) == len(state)
+
+    with safe_open(str(out), "np") as file:  # the library itself, not our reader
+        names = list(file.keys())
+        assert same({name: file.get_tensor(name) for name in names}, state)
+        description = json.loads(file.metadata()["resnet"])
+    assert description["classes"][:2] == ["airplane", "automobile"]
+    network = open_network(NetworkConfig(model=str(out)))  # no other flag
+    assert (network.arch, network.preprocess) == ("resnet18_cifar", BY_NAME[ROW].preprocess)
+    assert network.names[8] == "ship"
+
+
+def test_a_pkl_is_for_plain_megengine(mmpretrain, state, script, tmp_path):
+    out = tmp_path / "r18.pkl"
+    done = script("tools/convert_weights.py", mmpretrain, "--arch", ROW, "--out", out, "--verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = megengine.load(str(out))
+    assert same(found, state)
+    model = get_model("resnet18_cifar")
+    model.load_state_dict(found)
+    assert np.array_equal(model.conv1.weight.numpy(), state["conv1.weight"])
+
+
+def test_grouped_convolutions_get_megengines_shape(script, tmp_path):
+    state = get_model("resnext50_32x4d", num_classes=2).state_dict()
+    flat = {
+        name: value.reshape(-1, *value.shape[2:]) if value.ndim == 5 else value
+        for name, value in state.items()
+    }
+    source = tmp_path / "resnext.pth"
+    source.write_bytes(torch_file(flat))
+    out = tmp_path / "resnext.pkl"
+    done = script(
+        *("tools/convert_weights.py", source, "--arch", "resnext50_32x4d", "--out", out),
+        *("--preprocess", "torchvision", "--verify"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"mapped: {len(state)} tensors, 0 renamed, 16 reshaped" in done.stdout
+    assert same(megengine.load(str(out)), state)
+
+
+def refused(script, *arguments):
+    done = script("tools/convert_weights.py", *arguments)
+    assert done.returncode in (1, 2) and not done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    return line
+
+
+def test_what_cannot_be_converted(mmpretrain, script, tmp_path):
+    out = tmp_path / "out.safetensors"
+    assert "weights.txt" in refused(script, tmp_path / "weights.txt", "--out", out)
+    assert "must end in .safetensors or .pkl" in refused(script, mmpretrain, "-o", tmp_path / "a")
+    assert "is the source itself" in refused(
+        script, mmpretrain.rename(tmp_path / "r.pkl"), "-o", tmp_path / "r.pkl"
+    )
+    source = (tmp_path / "r.pkl").rename(mmpretrain)
+    line = refused(script, source, "--arch", "resnet34_cifar", "--out", out)
+    assert "does not fit the network" in line and "layer1.2.bn1.bias" in line
+    assert "did you mean" in refused(script, source, "--arch", "resnet18_cifr", "--out", out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_copy_does_not_pass_the_verification(mmpretrain, monkeypatch, tmp_path):
+    """The result is read again: what the disk has is what counts."""
+    from official.vision.classification.engine import convert as module
+    from official.vision.classification.errors import WeightsError
+
+    def write_damaged(path, data):
+        path.write_bytes(data[:-4] + b"\0\0\0\0")
+
+    monkeypatch.setattr(module, "write_atomically", write_damaged)
+    network = NetworkConfig(ROW, str(mmpretrain))
+    config = module.ConvertConfig(network, str(tmp_path / "out.safetensors"), verify=True)
+    with pytest.raises(WeightsError, match="is not what the source has"):
+        module.convert(config)

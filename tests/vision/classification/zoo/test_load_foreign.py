@@ -1,0 +1,236 @@
+"""Files of other projects: their names, their shapes, and what they leave to be assumed."""
+
+import json
+
+import megengine
+import megengine.module as M
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from official.vision.classification.errors import WeightsError
+from official.vision.classification.preprocess import PRESETS, Preprocess
+from official.vision.classification.zoo import Weights, fill, get_model, load_weights
+from official.vision.classification.zoo.cards import BY_NAME
+from official.vision.classification.zoo.classes import dataset_classes
+from official.vision.classification.zoo.load import PretrainedConfig, card_config, config_of
+from official.vision.classification.zoo.readers import read_weights
+
+
+@pytest.fixture
+def save(tmp_path):
+    """A file of one of the formats that are written here."""
+
+    def save(tensors, suffix=".pkl"):
+        path = tmp_path / f"weights{suffix}"
+        if suffix == ".pkl":
+            megengine.save(tensors, str(path))
+        else:
+            save_file(tensors, str(path))
+        return path
+
+    return save
+
+
+def mmpretrains(state):
+    return {f"head.{n}" if n[:3] == "fc." else f"backbone.{n}": v for n, v in state.items()}
+
+
+# Names
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".safetensors"])
+def test_names_are_translated_in_every_format(suffix, save, random_state, same):
+    file = mmpretrains(random_state)
+    file["backbone.bn1.num_batches_tracked"] = np.array([7], np.int64)
+    path = save(file, suffix)
+    weights = load_weights(path)
+    assert (weights.path, weights.scheme) == (path, "mmpretrain")
+    assert weights.format == read_weights(path).format
+    assert weights.dropped == ("backbone.bn1.num_batches_tracked",)
+    assert weights.sources == dict(zip(random_state, mmpretrains(random_state)))
+    assert (weights.arch, weights.classes, weights.preprocess) == (None, None, None)
+    assert weights.num_classes == 10
+    model = get_model("resnet20_cifar")
+    fill(model, weights)
+    assert same(model, random_state)
+
+
+def test_a_tensor_that_comes_twice_is_told_with_the_file(save, random_state):
+    path = save({**random_state, "linear.weight": random_state["fc.weight"]})
+    with pytest.raises(WeightsError) as caught:
+        load_weights(path)
+    assert (
+        str(caught.value) == f"{path}: fc.weight and linear.weight are the same tensor, fc.weight"
+    )
+
+
+def test_what_is_left_over_is_listed(save, random_state):
+    file = {**mmpretrains(random_state), "neck.weight": np.zeros(3, np.float32)}
+    with pytest.raises(WeightsError, match="does not fit the network: neck.weight not in the net"):
+        fill(get_model("resnet20_cifar"), load_weights(save(file)))
+
+
+# Grouped convolutions
+
+
+def convolved(x, weight, groups):
+    """A grouped convolution by its definition in float64; ``weight`` is (O, I / groups, k, k)."""
+    outputs, inputs, size, _ = weight.shape
+    height, width = x.shape[2] - size + 1, x.shape[3] - size + 1
+    result = np.zeros((len(x), outputs, height, width))
+    for out in range(outputs):
+        first = out // (outputs // groups) * inputs
+        for channel in range(inputs):
+            for row in range(size):
+                for column in range(size):
+                    part = x[:, first + channel, row : row + height, column : column + width]
+                    result[:, out] += weight[out, channel, row, column] * part
+    return result
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups"), [(6, 12, 3), (8, 4, 4), (4, 4, 4), (6, 6, 2)]
+)
+def test_a_grouped_convolution_computes_what_it_did_elsewhere(inputs, outputs, groups, save):
+    random = np.random.RandomState(inputs)
+    weight = random.randn(outputs, inputs // groups, 3, 3).astype(np.float32)
+    network = M.Sequential(M.Conv2d(inputs, outputs, 3, groups=groups, bias=False))
+    (name,) = network.state_dict()
+    assert network.state_dict()[name].ndim == 5
+    fill(network, load_weights(save({name: weight})))
+    x = random.randn(2, inputs, 5, 6).astype(np.float32)
+    expected = convolved(x.astype(np.float64), weight.astype(np.float64), groups)
+    found = network(megengine.Tensor(x)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    fill(network, load_weights(save(network.state_dict())))  # as MegEngine has it
+    np.testing.assert_array_equal(network(megengine.Tensor(x)).numpy(), found)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 12, 3, 3), (6, 4, 3, 3), (12, 2, 9), (12, 2, 9, 1), (1, 12, 2, 3, 3), (216,)]
+)
+def test_other_shapes_of_as_many_numbers_are_refused(shape, save):
+    network = M.Sequential(M.Conv2d(6, 12, 3, groups=3, bias=False))
+    (name,) = network.state_dict()
+    with pytest.raises(WeightsError, match=r"not \(3, 4, 2, 3, 3\) of another shape"):
+        fill(network, load_weights(save({name: np.zeros(shape, np.float32)})))
+
+
+def test_a_whole_resnext_with_the_shapes_of_torch(same):
+    source = get_model("resnext50_32x4d", num_classes=3).state_dict()
+    flat = {n: v.reshape(-1, *v.shape[2:]) if v.ndim == 5 else v for n, v in source.items()}
+    assert flat["layer1.0.conv2.weight"].shape == (128, 4, 3, 3)
+    target = get_model("resnext50_32x4d", num_classes=3)
+    fill(target, Weights("a file", flat))
+    assert same(target, source)
+
+
+# Preprocessing and classes
+
+
+def weights_of(scheme, format, num_classes=10, **told):
+    head = {"fc.weight": np.zeros((num_classes, 4), np.float32)}
+    return Weights("a file", head, scheme=scheme, format=format, **told)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "format", "preset"),
+    [
+        ("torchvision", "megengine-pickle", "megengine"),
+        ("torchvision", "torch-zip", "torchvision"),
+        ("torchvision", "torch-legacy", "torchvision"),
+        ("torchvision", "safetensors", "torchvision"),
+        ("cifar", "torch-legacy", "torchvision"),
+        ("mmpretrain", "torch-zip", "mmpretrain"),
+        ("mmpretrain", "megengine-pickle", "mmpretrain"),
+        ("mindcv", "mindspore", "mmpretrain"),
+    ],
+)
+def test_what_is_usual_where_a_file_comes_from(scheme, format, preset):
+    weights = weights_of(scheme, format, num_classes=7)
+    assert config_of(weights, "resnet50") == PretrainedConfig(PRESETS[preset], None)
+    small = PRESETS[preset].override({"resize": 32, "crop": 32})
+    for arch in ("resnet20_cifar", "resnet50_cifar"):
+        assert config_of(weights, arch) == PretrainedConfig(small, None)
+
+
+def test_what_a_file_tells_comes_first():
+    own, names = Preprocess(resize=40, crop=36), tuple("abcdefghij")
+    weights = weights_of("ours", "safetensors", preprocess=own, classes=names)
+    for arch in ("resnet50", "resnet20_cifar"):
+        assert config_of(weights, arch) == PretrainedConfig(own, names)
+    nameless = weights_of("ours", "safetensors", preprocess=own)
+    assert config_of(nameless, "resnet50") == PretrainedConfig(own, None)
+
+
+def test_a_thousand_classes_are_imagenets():
+    imagenet = dataset_classes("ImageNet-1k")
+    assert config_of(weights_of("cifar", "torch-zip", 1000), "resnet20_cifar").classes == imagenet
+    for arch in ("resnet50", "resnet50_cifar"):
+        for scheme in ("torchvision", "mmpretrain", "mindcv"):
+            assert config_of(weights_of(scheme, "torch-zip", 10), arch).classes is None
+
+
+def test_ten_classes_of_the_cifar_networks_repository_are_cifars():
+    cifar10 = dataset_classes("CIFAR-10")
+    assert config_of(weights_of("cifar", "torch-legacy", 10), "resnet20_cifar").classes == cifar10
+    for count in (9, 100):
+        weights = weights_of("cifar", "torch-legacy", count)
+        assert config_of(weights, "resnet20_cifar").classes is None
+    named = weights_of("cifar", "torch-legacy", 10, classes=tuple("abcdefghij"))
+    assert config_of(named, "resnet20_cifar").classes == tuple("abcdefghij")
+
+
+def test_a_file_without_a_classifier():
+    headless = Weights("a file", {"conv1.weight": np.zeros(3, np.float32)})
+    assert config_of(headless, "resnet50").classes is None
+
+
+@pytest.mark.parametrize(
+    ("row", "count", "first"),
+    [
+        ("resnet50_fbaug_in1k", 1000, "n01440764"),
+        ("resnet18_8xb16_cifar10", 10, "airplane"),
+        ("resnet50_8xb16_cifar100", 100, "apple"),
+        ("resnet50_8xb8_cub", 200, "001.Black_footed_Albatross"),
+    ],
+)
+def test_what_a_row_tells(row, count, first):
+    config = card_config(BY_NAME[row])
+    assert config.preprocess == BY_NAME[row].preprocess
+    assert (len(config.classes), config.classes[0]) == (count, first)
+
+
+class TestTheNetworkKnows:
+    """``model.pretrained_config`` after ``pretrained=``."""
+
+    def test_of_a_file(self, save, random_state):
+        model = get_model("resnet20_cifar", pretrained=save(random_state))
+        expected = PRESETS["megengine"].override({"resize": 32, "crop": 32})
+        assert model.pretrained_config == PretrainedConfig(expected, None)
+        assert model.state_dict().keys() == random_state.keys()
+
+    def test_of_a_file_that_tells(self, tmp_path, random_state):
+        path = tmp_path / "own.safetensors"
+        text = json.dumps({"preprocess": {"crop": 100}, "classes": list("abcdefghij")})
+        save_file(random_state, str(path), {"resnet": text})
+        model = get_model("resnet20_cifar", pretrained=path)
+        assert model.pretrained_config == PretrainedConfig(
+            Preprocess(crop=100), tuple("abcdefghij")
+        )
+        other = get_model("resnet20_cifar", pretrained=path, num_classes=9)
+        assert other.pretrained_config == PretrainedConfig(Preprocess(crop=100), None)
+
+    def test_of_a_row(self, card, mirror, pkl, random_state):
+        mirror.offer(card, pkl(random_state))
+        for wanted in (True, card.name):
+            model = get_model("resnet20_cifar", pretrained=wanted)
+            assert model.pretrained_config == PretrainedConfig(
+                card.preprocess, dataset_classes("CIFAR-10")
+            )
+        other = get_model("resnet20_cifar", pretrained=True, num_classes=9)
+        assert other.pretrained_config == PretrainedConfig(card.preprocess, None)
+
+    def test_nothing_of_none(self):
+        assert not hasattr(get_model("resnet20_cifar"), "pretrained_config")
