@@ -71,7 +71,7 @@ class Loader:
         cv2.setNumThreads(0)  # one thread per image; OpenCV's own would only get in their way
         if self.workers == 0:
             for batch in self.batches:
-                yield self._join(batch, [self._load(batch.epoch, batch.indices)])
+                yield self._join(batch, [self._load(*batch)])
             return
         with ThreadPoolExecutor(self.workers, "loader") as pool:
             under_way: deque = deque()
@@ -92,24 +92,29 @@ class Loader:
         parts = -(-len(batch.indices) // 16)
         parts = max(parts, min(2 * self.workers, len(batch.indices)))
         return [
-            pool.submit(self._load, batch.epoch, part)
-            for part in np.array_split(batch.indices, parts)
+            pool.submit(self._load, batch.epoch, indices, copies)
+            for indices, copies in zip(
+                np.array_split(batch.indices, parts), np.array_split(batch.copies, parts)
+            )
         ]
 
     def _collect(self, entry: Tuple[BatchIndices, List[Future]]) -> Batch:
         batch, parts = entry
         return self._join(batch, [part.result() for part in parts])
 
-    def _load(self, epoch: int, indices: np.ndarray) -> List[np.ndarray]:
-        return [self._load_one(epoch, int(index)) for index in indices]
+    def _load(self, epoch: int, indices: np.ndarray, copies: np.ndarray) -> List[np.ndarray]:
+        images, image, last = [], None, None
+        for index, copy in zip(indices.tolist(), copies.tolist()):
+            if index != last:  # repetitions of an image come in a row: decode it once
+                image, last = read_image(self.folder.paths[index]), index
+            images.append(self._prepare(image, epoch, index, copy))
+        return images
 
-    def _load_one(self, epoch: int, index: int) -> np.ndarray:
-        path = self.folder.paths[index]
-        image = read_image(path)
+    def _prepare(self, image: np.ndarray, epoch: int, index: int, copy: int) -> np.ndarray:
         try:
-            image = self.transform(image, sample_generator(self.seed, epoch, index))
+            image = self.transform(image, sample_generator(self.seed, epoch, index, copy))
         except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+            raise DataError(f"{self.folder.paths[index]}: {error}") from None
         return to_network_layout(image, self.order)
 
     def _join(self, batch: BatchIndices, parts: List[List[np.ndarray]]) -> Batch:

@@ -12,7 +12,7 @@ from ..errors import DataError
 
 # What a generator is for comes first: numpy pads seeds with zeros, so (seed, epoch) alone would
 # give the order of an epoch the very numbers of its image 0.
-_ORDER, _SAMPLE = 0, 1
+_ORDER, _SAMPLE, _MIX = 0, 1, 2
 
 
 class BatchIndices(NamedTuple):
@@ -20,11 +20,18 @@ class BatchIndices(NamedTuple):
 
     epoch: int
     indices: np.ndarray  # (B,) int64
+    copies: np.ndarray  # (B,) int64, which repetition of its image each is, from 0
 
 
-def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The randomness of image ``index`` in epoch ``epoch``."""
-    return np.random.default_rng((seed, _SAMPLE, epoch, index))
+def sample_generator(seed: int, epoch: int, index: int, copy: int = 0) -> np.random.Generator:
+    """The randomness of repetition ``copy`` of image ``index`` in epoch ``epoch``."""
+    key = (seed, _SAMPLE, epoch, index)
+    return np.random.default_rng((*key, copy) if copy else key)
+
+
+def mix_generator(seed: int, step: int, rank: int) -> np.random.Generator:
+    """The randomness of how the batch of step ``step`` on rank ``rank`` is mixed."""
+    return np.random.default_rng((seed, _MIX, step, rank))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -48,12 +55,23 @@ def steps_per_epoch(count: int, batch_size: int, ranks: int) -> int:
 
 
 def train_batches(
-    count: int, batch_size: int, seed: int, first_step: int, last_step: int, rank: int, ranks: int
+    count: int,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    rank: int,
+    ranks: int,
+    repeats: int = 1,
 ) -> Iterator[BatchIndices]:
     """The batches of steps ``first_step`` to ``last_step - 1`` for one rank.
 
     Step s takes ``batch_size * ranks`` images of its epoch's order, and each rank every
     ``ranks``-th of them, so the union over ranks depends on their product only.
+
+    With ``repeats`` above 1 each image comes that many times in a row, augmented anew each time
+    (repeated augmentation: Berman et al., arXiv:1902.05509). An epoch stays as long as it is, so
+    it visits ``1 / repeats`` of the images, others each time.
     """
     steps = steps_per_epoch(count, batch_size, ranks)
     total = batch_size * ranks
@@ -62,12 +80,13 @@ def train_batches(
         epoch, position = divmod(step, steps)
         if epoch != ordered_epoch:
             order, ordered_epoch = epoch_order(count, seed, epoch), epoch
-        batch = order[position * total : (position + 1) * total]
-        yield BatchIndices(epoch, batch[rank::ranks])
+        mine = np.arange(position * total + rank, (position + 1) * total, ranks)
+        yield BatchIndices(epoch, order[mine // repeats], mine % repeats)
 
 
 def eval_batches(count: int, batch_size: int, rank: int, ranks: int) -> Iterator[BatchIndices]:
     """Every image once over all ranks, none twice; the last batch may be short."""
     mine = np.arange(rank, count, ranks)
     for start in range(0, len(mine), batch_size):
-        yield BatchIndices(0, mine[start : start + batch_size])
+        indices = mine[start : start + batch_size]
+        yield BatchIndices(0, indices, np.zeros_like(indices))

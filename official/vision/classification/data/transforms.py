@@ -6,13 +6,15 @@ sample's augmentation depends on the sample alone.
 
 import math
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import cv2
 import numpy as np
 
 from ..errors import DataError
 from ..preprocess import Preprocess
+from .erasing import random_erasing
+from .rand_augment import RandAugment
 
 INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -25,26 +27,38 @@ INTERPOLATION = {
 MAX_PIXELS = 1 << 27  # of a resized image, 400 MB: a thin strip could otherwise fill the memory
 
 
-def resize_short_edge(image: np.ndarray, size: int, interpolation: str) -> np.ndarray:
-    """Scale so that the short edge is ``size``; the long one is rounded down.
+def resize(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Scale to what ``preprocess.resize`` says, with its interpolation, library and rounding.
 
     Raises:
-        DataError: when the long one would be out of all proportion.
+        DataError: when the long edge would be out of all proportion.
     """
-    height, width = image.shape[:2]
-    if min(height, width) == size:
+    if preprocess.resize is None:
         return image
+    old_height, old_width = image.shape[:2]
+    height, width = _new_size(image, preprocess)
+    if (height, width) == (old_height, old_width):
+        return image
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"an image of {old_width}x{old_height} pixels would grow to {width}x{height}"
+        )
+    return _scaled(image, (width, height), preprocess.interpolation, preprocess.library)
+
+
+def _new_size(image: np.ndarray, preprocess: Preprocess) -> Tuple[int, int]:
+    """Height and width after resizing."""
+    if isinstance(preprocess.resize, tuple):
+        return preprocess.resize
+    size, (height, width) = preprocess.resize, image.shape[:2]
+    to_pixels = int if preprocess.rounding == "down" else round
     if height < width:
-        shape = (int(size * width / height), size)
-    else:
-        shape = (size, int(size * height / width))
-    if shape[0] * shape[1] > MAX_PIXELS:
-        raise DataError(f"an image of {width}x{height} pixels would grow to {shape[0]}x{shape[1]}")
-    return cv2.resize(image, shape, interpolation=INTERPOLATION[interpolation])
+        return size, to_pixels(size * width / height)
+    return to_pixels(size * height / width), size
 
 
-def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The central ``size`` x ``size`` square.
+def center_crop(image: np.ndarray, size: int, rounding: str = "down") -> np.ndarray:
+    """The central ``size`` x ``size`` square; for ``rounding`` see Preprocess.
 
     Raises:
         DataError: when the image is smaller than that.
@@ -52,7 +66,8 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     if height < size or width < size:
         raise DataError(f"an image of {width}x{height} pixels is too small for a crop of {size}")
-    top, left = int(round((height - size) / 2)), int(round((width - size) / 2))
+    to_pixels = round if rounding == "down" else int
+    top, left = to_pixels((height - size) / 2), to_pixels((width - size) / 2)
     return image[top : top + size, left : left + size]
 
 
@@ -63,15 +78,29 @@ def random_resized_crop(
     area: Tuple[float, float] = (0.08, 1.0),
     aspect: Tuple[float, float] = (3 / 4, 4 / 3),
     interpolation: str = "bilinear",
+    library: str = "cv2",
 ) -> np.ndarray:
     """A random part of the image, scaled to ``size`` x ``size`` (Szegedy et al., arXiv:1409.4842).
 
     Its area is a share of the image's, uniform in ``area``; its width over height is
-    log-uniform in ``aspect``. After ten misses it is the largest central part that fits.
+    log-uniform in ``aspect``. After ten misses it is the largest central part that fits. For
+    ``library``, "cv2" or "pillow", see Preprocess.
     """
     left, top, width, height = _random_box(image, rng, area, aspect)
     part = image[top : top + height, left : left + width]
-    return cv2.resize(part, (size, size), interpolation=INTERPOLATION[interpolation])
+    return _scaled(part, (size, size), interpolation, library)
+
+
+def _scaled(
+    image: np.ndarray, shape: Tuple[int, int], interpolation: str, library: str
+) -> np.ndarray:
+    """The image at ``shape``, width and height, as ``library`` computes it."""
+    if library == "cv2":
+        return cv2.resize(image, shape, interpolation=INTERPOLATION[interpolation])
+    from PIL import Image  # not needed by most weights, and users of the hub may lack it
+
+    image = np.ascontiguousarray(image)  # far slower if left to Pillow
+    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling[interpolation.upper()]))
 
 
 def _random_box(
@@ -100,7 +129,8 @@ def random_padded_crop(
     image: np.ndarray, size: int, padding: int, rng: np.random.Generator
 ) -> np.ndarray:
     """A random ``size`` x ``size`` part of the image in a black border (He et al., section 4.2)."""
-    image = cv2.copyMakeBorder(image, *[padding] * 4, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    if padding:
+        image = cv2.copyMakeBorder(image, *[padding] * 4, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     height, width = image.shape[:2]
     if height < size or width < size:
         raise DataError(f"an image of {width}x{height} pixels is too small for a crop of {size}")
@@ -135,13 +165,20 @@ def color_jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random crop, flip and colour jitter, in this order.
+    """Random crop, flip, colour jitter, RandAugment and erasing, in this order.
+
+    ``(H, W, 3)`` uint8, BGR, to ``(size, size, 3)`` uint8, BGR.
 
     Args:
         size: edge of the square that comes out, in pixels.
-        area: share of the image a resized crop takes; None for a padded crop instead.
-        padding: black border in pixels for the padded crop.
+        area: share of the image a resized crop takes; None for a crop of whole pixels instead.
+        padding: black border in pixels for the crop of whole pixels.
         jitter: strength of the colour jitter, 0 for none.
+        interpolation, library: of the resized crop; see Preprocess.
+        aspect: width over height of a resized crop.
+        preprocess: resizes the image before a crop of whole pixels; None to leave it as it is.
+        rand_augment: None for none.
+        erasing: probability of random erasing.
     """
 
     size: int
@@ -150,30 +187,67 @@ class TrainTransform:
     flip: bool = True
     jitter: float = 0.0
     interpolation: str = "bilinear"
+    library: str = "cv2"
+    aspect: Tuple[float, float] = (3 / 4, 4 / 3)
+    preprocess: Optional[Preprocess] = None
+    rand_augment: Optional[RandAugment] = None
+    erasing: float = 0.0
+
+    @classmethod
+    def from_sections(cls, augment: Any, preprocess: Preprocess, size: int) -> "TrainTransform":
+        """The transform that a recipe's sections describe.
+
+        Args:
+            augment: the section of that name: an object with its fields. Its crop is "resized",
+                "padded", or "random": resized as for evaluation, then any square of it.
+            preprocess: of evaluation.
+            size: edge of a training image in pixels.
+        """
+        ops = augment.rand_augment
+        return cls(
+            size,
+            area=augment.area if augment.crop == "resized" else None,
+            padding=augment.padding if augment.crop == "padded" else 0,
+            flip=augment.flip,
+            jitter=augment.jitter,
+            interpolation=augment.interpolation,
+            library=augment.library,
+            aspect=augment.aspect,
+            preprocess=preprocess if augment.crop == "random" else None,
+            rand_augment=None if ops is None else RandAugment(**dict(ops)),
+            erasing=augment.erasing,
+        )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if self.area:
-            image = random_resized_crop(
-                image, self.size, rng, self.area, interpolation=self.interpolation
-            )
-        else:
-            image = random_padded_crop(image, self.size, self.padding, rng)
+        image = self._crop(image, rng)
         if self.flip:
             image = random_flip(image, rng)
-        return color_jitter(image, self.jitter, rng) if self.jitter else image
+        if self.jitter:
+            image = color_jitter(image, self.jitter, rng)
+        if self.rand_augment:
+            image = self.rand_augment(image, rng)
+        return random_erasing(image, self.erasing, rng) if self.erasing else image
+
+    def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.area:
+            return random_resized_crop(
+                image, self.size, rng, self.area, self.aspect, self.interpolation, self.library
+            )
+        if self.preprocess:
+            image = resize(image, self.preprocess)
+        return random_padded_crop(image, self.size, self.padding, rng)
 
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """What a set of weights is tested with: short edge, centre crop; nothing random."""
+    """What a set of weights is tested with: resize, centre crop; nothing random."""
 
     preprocess: Preprocess
 
     def __call__(self, image: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:
         p = self.preprocess
-        if p.resize:
-            image = resize_short_edge(image, p.resize, p.interpolation)
-        return center_crop(image, p.crop) if p.crop else image
+        image = resize(image, p)
+        return center_crop(image, p.crop, p.rounding) if p.crop else image
 
 
 def to_network_layout(image: np.ndarray, order: str) -> np.ndarray:

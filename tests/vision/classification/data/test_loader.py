@@ -58,6 +58,11 @@ def in_turn(batch_size, count=COUNT):
     return list(eval_batches(count, batch_size, 0, 1))
 
 
+def once(epoch, indices):
+    """A batch of images none of which is repeated."""
+    return BatchIndices(epoch, np.array(indices), np.zeros(len(indices), np.int64))
+
+
 def same(found, expected):
     found, expected = list(found), list(expected)
     assert len(found) == len(expected) > 0
@@ -69,9 +74,9 @@ def same(found, expected):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_what_is_in_the_files_comes_out(folder, workers):
-    batches = [BatchIndices(0, np.array(part)) for part in ([3, 39, 17], [0], list(range(40)))]
+    batches = [once(0, part) for part in ([3, 39, 17], [0], list(range(40)))]
     loader = Loader(folder, WHOLE, "BGR", batches, workers=workers)
-    for batch, (_, indices) in zip(loader, batches):
+    for batch, (_, indices, _) in zip(loader, batches):
         assert len(batch) == len(indices) and batch.images.shape == (len(indices), 3, 20, 24)
         assert batch.images.dtype == np.uint8 and batch.images.flags.c_contiguous
         assert batch.labels.dtype == np.int32
@@ -121,16 +126,44 @@ def test_each_image_is_given_its_own_generator(folder):
         drawn[image.tobytes()] = rng.random()
         return image
 
-    list(Loader(folder, record, "BGR", [BatchIndices(3, np.arange(COUNT))], 11))
+    list(Loader(folder, record, "BGR", [once(3, range(COUNT))], 11))
     for index, path in enumerate(folder.paths):
         expected = sample_generator(11, 3, index).random()
         assert drawn[cv2.imread(path).tobytes()] == expected
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_repetitions_of_an_image(folder, workers):
+    """Each with a generator of its own, in the order asked for, wherever parts are cut."""
+    indices, copies = np.arange(60) // 3 % COUNT, np.arange(60) % 3
+    batches = [BatchIndices(2, indices, copies), BatchIndices(2, indices[::-1], copies[::-1])]
+    first, second = Loader(folder, TRAIN, "BGR", batches, 11, workers=workers)
+    for index, copy, image in zip(indices, copies, first.images):
+        rng = sample_generator(11, 2, int(index), int(copy))
+        expected = TRAIN(cv2.imread(folder.paths[index]), rng)
+        np.testing.assert_array_equal(image.transpose(1, 2, 0), expected)
+    assert len({image.tobytes() for image in first.images}) == 60
+    np.testing.assert_array_equal(second.images, first.images[::-1])
+    assert first.labels.tolist() == (indices // 10).tolist()
+
+
+def test_repetitions_in_a_row_are_decoded_once(folder, monkeypatch):
+    read = []
+
+    def note(path):
+        read.append(path)
+        return cv2.imread(path)
+
+    monkeypatch.setattr("official.vision.classification.data.loader.read_image", note)
+    batch = BatchIndices(0, np.array([4, 4, 4, 9, 4, 2, 2]), np.array([0, 1, 2, 0, 3, 0, 1]))
+    list(Loader(folder, TRAIN, "BGR", [batch], workers=0))
+    assert read == [folder.paths[index] for index in (4, 9, 4, 2)]
+
+
 def test_another_seed_or_epoch_gives_other_images(folder):
     seen = set()
     for seed, epoch in [(0, 0), (0, 1), (1, 0)]:
-        (batch,) = Loader(folder, TRAIN, "BGR", [BatchIndices(epoch, np.arange(4))], seed)
+        (batch,) = Loader(folder, TRAIN, "BGR", [once(epoch, range(4))], seed)
         seen |= {image.tobytes() for image in batch.images}
     assert len(seen) == 12
 
@@ -162,7 +195,7 @@ def test_an_unreadable_image_is_named_after_the_batches_before_it(broken, worker
 def test_an_image_that_the_transform_refuses_is_named(folder, workers):
     transform = EvalTransform(Preprocess(resize=None, crop=21))
     with pytest.raises(DataError) as caught:
-        list(Loader(folder, transform, "BGR", [BatchIndices(0, np.array([6]))], workers=workers))
+        list(Loader(folder, transform, "BGR", [once(0, [6])], workers=workers))
     assert str(caught.value).startswith(f"{folder.paths[6]}: ")
     assert "24x20" in str(caught.value) and "21" in str(caught.value)
 

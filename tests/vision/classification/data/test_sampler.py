@@ -31,7 +31,8 @@ def test_evaluation_sees_each_image_once(ranks, batch_size):
     for count in (COUNT - 1, COUNT, COUNT + 1, ranks, ranks - 1):
         seen = []
         for rank in range(ranks):
-            for epoch, indices in eval_batches(count, batch_size, rank, ranks):
+            for epoch, indices, copies in eval_batches(count, batch_size, rank, ranks):
+                assert copies.shape == indices.shape and not copies.any()
                 assert epoch == 0 and 0 < len(indices) <= batch_size
                 seen += indices.tolist()
         assert sorted(seen) == list(range(count))
@@ -120,3 +121,82 @@ def test_steps_per_epoch():
         assert part in str(caught.value)
     with pytest.raises(DataError):
         next(train_batches(23, 12, 0, 0, 1, 0, 2))
+
+
+# Repeated augmentation
+
+
+def repeated(ranks, batch_size, repeats, first=0, last=2 * STEPS, seed=7):
+    """Per step, (index, copy) of its images on every rank."""
+    each = [
+        [
+            list(zip(batch.indices.tolist(), batch.copies.tolist()))
+            for batch in train_batches(COUNT, batch_size, seed, first, last, rank, ranks, repeats)
+        ]
+        for rank in range(ranks)
+    ]
+    return list(zip(*each))
+
+
+def test_without_repeats_the_order_is_that_of_the_epoch():
+    """Runs go on as they began: this generator's permutation, cut into batches."""
+    for epoch in range(2):
+        order = np.random.default_rng((7, 0, epoch)).permutation(COUNT)
+        np.testing.assert_array_equal(epoch_order(COUNT, 7, epoch), order)
+        for position in (0, 1, STEPS - 1):
+            step = epoch * STEPS + position
+            for rank in range(3):
+                (batch,) = train_batches(COUNT, 4, 7, step, step + 1, rank, 3)
+                expected = order[12 * position : 12 * position + 12][rank::3]
+                np.testing.assert_array_equal(batch.indices, expected)
+                assert batch.copies.shape == (4,) and not batch.copies.any()
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_each_image_comes_in_a_row(repeats):
+    """The epoch's order with every image repeated, until the epoch's steps are full."""
+    steps = repeated(1, 12, repeats)
+    for epoch in range(2):
+        order = epoch_order(COUNT, 7, epoch)
+        expected = [(int(index), copy) for index in order for copy in range(repeats)]
+        found = [pair for (step,) in steps[epoch * STEPS : (epoch + 1) * STEPS] for pair in step]
+        assert found == expected[: 12 * STEPS]
+        assert len({index for index, _ in found}) == -(-12 * STEPS // repeats)
+
+
+@pytest.mark.parametrize(("ranks", "batch_size"), SPLITS)
+def test_repeats_are_shared_out_like_other_images(ranks, batch_size):
+    for (alone,), shares in zip(repeated(1, 12, 3), repeated(ranks, batch_size, 3)):
+        assert [pair for pairs in zip(*shares) for pair in pairs] == alone
+    if ranks == 3:
+        for shares in repeated(3, 4, 3):
+            assert [{copy for _, copy in share} for share in shares] == [{0}, {1}, {2}]
+
+
+def test_resuming_with_repeats():
+    whole = repeated(2, 6, 3)
+    for first in range(0, 2 * STEPS, 7):
+        assert repeated(2, 6, 3, first) == whole[first:]
+
+
+def test_epochs_with_repeats_see_other_images():
+    steps = repeated(1, 12, 3, last=6 * STEPS)
+    seen = [
+        {index for (step,) in steps[epoch * STEPS : (epoch + 1) * STEPS] for index, _ in step}
+        for epoch in range(6)
+    ]
+    assert all(len(images) == 332 for images in seen)
+    assert 1 - len(set.union(*seen)) / COUNT == pytest.approx((1 - 332 / COUNT) ** 6, abs=0.04)
+
+
+def test_each_repetition_has_randomness_of_its_own():
+    keys = [(s, e, i, c) for s in range(4) for e in range(4) for i in range(20) for c in range(4)]
+    first = [int(sample_generator(*key).integers(2**63)) for key in keys]
+    assert len(set(first)) == len(keys)
+    for seed, epoch, index in [(0, 0, 0), (7, 2, 5), (2**40, 89, 1281166)]:
+        expected = np.random.default_rng((seed, 1, epoch, index)).random(4)
+        for generator in (
+            sample_generator(seed, epoch, index),
+            sample_generator(seed, epoch, index, 0),
+        ):
+            np.testing.assert_array_equal(generator.random(4), expected)

@@ -2,23 +2,18 @@ import itertools
 import random
 
 import cv2
-import megengine.data.transform as T
 import numpy as np
 import pytest
 
 from official.vision.classification.data.transforms import (
-    EvalTransform,
     TrainTransform,
-    center_crop,
     color_jitter,
     random_flip,
     random_padded_crop,
     random_resized_crop,
-    resize_short_edge,
     to_network_layout,
 )
 from official.vision.classification.errors import DataError
-from official.vision.classification.preprocess import Preprocess
 
 CV2 = {
     "nearest": cv2.INTER_NEAREST,
@@ -51,59 +46,6 @@ def deviation(samples, low, high):
     samples = (np.sort(samples) - low) / (high - low)
     steps = np.arange(len(samples) + 1) / len(samples)
     return max((steps[1:] - samples).max(), (samples - steps[:-1]).max())
-
-
-# The square in the middle
-
-
-@pytest.mark.parametrize("interpolation", CV2)
-def test_resize_and_crop_are_megengines(interpolation):
-    rng = np.random.default_rng(0)
-    shapes = rng.integers(20, 200, (40, 2)).tolist()
-    shapes += [[57, 57], [57, 58], [58, 57], [1, 9], [9, 1], [300, 31], [31, 300]]
-    for seed, (height, width) in enumerate(shapes):
-        image = noise(height, width, seed)
-        size = int(rng.integers(30, 100)) if seed % 3 else 57
-        crop = int(rng.integers(1, size + 1))
-        resized = T.Resize(size, CV2[interpolation]).apply(image)
-        np.testing.assert_array_equal(resize_short_edge(image, size, interpolation), resized)
-        np.testing.assert_array_equal(center_crop(resized, crop), T.CenterCrop(crop).apply(resized))
-        preprocess = Preprocess(resize=size, crop=crop, interpolation=interpolation)
-        np.testing.assert_array_equal(
-            EvalTransform(preprocess)(image), T.CenterCrop(crop).apply(resized)
-        )
-
-
-@pytest.mark.parametrize("interpolation", CV2)
-def test_evaluation_at_imagenets_size(interpolation):
-    image = cv2.GaussianBlur(noise(375, 500), (0, 0), 2)
-    transforms = [T.Resize(256, CV2[interpolation]), T.CenterCrop(224)]
-    expected = T.Compose(transforms).apply(image)
-    assert expected.shape == (224, 224, 3)
-    found = EvalTransform(Preprocess(interpolation=interpolation))(image)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_steps_that_are_none_are_left_out():
-    image = noise(40, 50)
-    resized = T.Resize(30).apply(image)
-    for resize, crop, expected in [
-        (None, None, image),
-        (None, 32, image[4:36, 9:41]),
-        (30, None, resized),
-    ]:
-        found = EvalTransform(Preprocess(resize=resize, crop=crop))(image)
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_a_crop_needs_a_large_enough_image():
-    assert center_crop(noise(8, 9), 8).shape == (8, 8, 3)
-    for height, width in [(7, 9), (9, 7), (7, 7)]:
-        with pytest.raises(DataError, match=f"{width}x{height} .* 8"):
-            center_crop(noise(height, width), 8)
-        with pytest.raises(DataError, match=f"{width}x{height} .* 8"):
-            EvalTransform(Preprocess(resize=None, crop=8))(noise(height, width))
 
 
 # The random resized crop
@@ -404,9 +346,3 @@ def test_network_layout():
         assert found.flags.c_contiguous
         for plane, channel in zip(found, channels):
             np.testing.assert_array_equal(plane, image[:, :, channel])
-
-
-def test_a_strip_does_not_fill_the_memory():
-    strip = np.zeros((1, 1_000_000, 3), np.uint8)
-    with pytest.raises(DataError, match="1000000x1 pixels would grow to 256000000x256"):
-        resize_short_edge(strip, 256, "bilinear")

@@ -1,0 +1,38 @@
+"""Random erasing (Zhong et al., arXiv:1708.04896)."""
+
+import math
+from typing import Tuple
+
+import numpy as np
+
+
+def random_erasing(
+    image: np.ndarray,
+    probability: float,
+    rng: np.random.Generator,
+    area: Tuple[float, float] = (0.02, 0.4),
+    aspect: Tuple[float, float] = (0.3, 1 / 0.3),
+) -> np.ndarray:
+    """Put noise in place of a random rectangle, with ``probability``; ``(H, W, 3)`` uint8.
+
+    Its area is a share of the image's, uniform in ``area``; its height over width is log-uniform
+    in ``aspect``, which favours neither upright nor lying rectangles (the paper draws it
+    uniformly). Every byte of it is uniform from 0 to 255: the paper's RE-R, and what can be done
+    before normalisation. An image that no rectangle fits in ten attempts is left as it is.
+    """
+    if rng.random() >= probability:
+        return image
+    full_height, full_width = image.shape[:2]
+    for _ in range(10):
+        target = rng.uniform(*area) * full_height * full_width
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        height = int(round(math.sqrt(target * ratio)))
+        width = int(round(math.sqrt(target / ratio)))
+        if 0 < height <= full_height and 0 < width <= full_width:
+            top = int(rng.integers(0, full_height - height + 1))
+            left = int(rng.integers(0, full_width - width + 1))
+            image = image.copy()
+            noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+            image[top : top + height, left : left + width] = noise
+            break
+    return image
