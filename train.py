@@ -5,7 +5,8 @@ one device     python train.py --data DIR --arch resnet50 --save output
 eight GPUs     python train.py --data DIR --arch resnet50 --save output --ngpus 8
 two nodes      the same with --world-size 2 --dist-addr HOST --rank 0, and --rank 1 on the other
 go on          the same with --resume auto
-a recipe       python train.py --data DIR -c resnet50_fbaug_in1k --arch resnet50
+a recipe       python train.py --data DIR -c resnet50_8xb256-rsb-a2-300e_in1k --save output
+what it does   the same with --dry-run
 
 DIR holds train/ and val/ with one folder of images per class, as in ImageNet.
 """
@@ -15,7 +16,9 @@ import sys
 from typing import Optional, Sequence
 
 from official.vision.classification.engine import flags
-from official.vision.classification.engine.recipe import Recipe, load_recipe, override
+from official.vision.classification.engine.dry_run import dry_run
+from official.vision.classification.engine.network import DEFAULT_ARCH
+from official.vision.classification.engine.recipe import Recipe, load_recipe, override, parse_set
 from official.vision.classification.engine.trainer import TrainConfig, train
 from official.vision.classification.preprocess import parse_preprocess
 from official.vision.classification.zoo.cards import BY_NAME
@@ -31,15 +34,15 @@ def parser() -> flags.Parser:
         "--arch",
         "--model-name",
         metavar="NAME",
-        default="resnet18",
-        help="network (default: resnet18)",
+        help="network or published row (default: the recipe's, else resnet18)",
     )
     parser.add_argument(
         "-c",
         "--config",
         metavar="RECIPE",
-        help="recipe: a name in official/recipes or a YAML file (default: default for resnet18 and "
-        "resnet34, default_fbaug for other networks: 100 epochs, batch 32, learning rate 0.0125)",
+        help="recipe: a name in official/recipes or a YAML file (default: that of the row named by "
+        "--arch; else default for resnet18 and resnet34, default_fbaug for other networks: 100 "
+        "epochs, batch 32, learning rate 0.0125)",
     )
     parser.add_argument(
         "--save",
@@ -51,7 +54,30 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "--resume",
         metavar="auto|FILE",
-        help="go on from a checkpoint; auto: the one under --save, if there is one",
+        help="go on from a checkpoint; auto: the latest one under --save that is whole, if any",
+    )
+    parser.add_argument(
+        "--save-every",
+        type=flags.positive,
+        default=1000,
+        metavar="N",
+        help="steps between two checkpoints within an epoch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=flags.positive,
+        default=2,
+        metavar="K",
+        help="checkpoints that stay, beside the best weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="do not train: show the recipe, the sizes, an estimate of time and memory, and a "
+        "picture of augmented images",
     )
     recipe = parser.add_argument_group("in place of what the recipe says")
     recipe.add_argument(
@@ -76,6 +102,13 @@ def parser() -> flags.Parser:
     recipe.add_argument(
         "--preprocess", metavar="HOW", help="megengine, torchvision, mmpretrain, or YAML or JSON"
     )
+    recipe.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other key, such as --set optimizer.nesterov=true; may be repeated",
+    )
     start = parser.add_argument_group("start")
     start.add_argument(
         "--pretrained",
@@ -98,40 +131,53 @@ def parser() -> flags.Parser:
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with what the flags put in its place."""
-    small = arch_of(args.arch) in ("resnet18", "resnet34")
-    recipe = load_recipe(args.config or ("default" if small else "default_fbaug"))
+    recipe = load_recipe(args.config or _usual_recipe(args.arch))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
     preprocess = parse_preprocess(args.preprocess) if args.preprocess else {}
     changes = {
+        "arch": arch_of(args.arch) if args.arch else recipe.arch or DEFAULT_ARCH,
         "batch_size": args.batch_size,
         "optimizer.lr": args.lr,
         "optimizer.momentum": args.momentum,
         "optimizer.weight_decay": args.weight_decay,
         "preprocess": recipe.preprocess.override(preprocess),
     }
-    return override(recipe, {key: value for key, value in changes.items() if value is not None})
+    changes = {key: value for key, value in changes.items() if value is not None}
+    return override(override(recipe, changes), dict(map(parse_set, args.set)))
+
+
+def _usual_recipe(name: Optional[str]) -> str:
+    """The recipe for a network or row that none is named for."""
+    card = BY_NAME.get(name or "")
+    if card is not None and card.recipe:
+        return card.recipe
+    small = arch_of(name or DEFAULT_ARCH) in ("resnet18", "resnet34")
+    return "default" if small else "default_fbaug"
 
 
 def start(args: argparse.Namespace) -> int:
     """Train as the flags say."""
+    recipe = recipe_of(args)
     row = args.arch if args.arch in BY_NAME else None
-    return train(
-        TrainConfig(
-            data=args.data,
-            arch=arch_of(args.arch),
-            recipe=recipe_of(args),
-            save=args.save,
-            topology=flags.topology(args),
-            device=args.device,
-            workers=args.workers,
-            resume=args.resume,
-            seed=args.seed,
-            pretrained=row if args.pretrained is True and row else args.pretrained,
-            num_classes=args.num_classes,
-            print_freq=args.print_freq,
-        )
+    config = TrainConfig(
+        data=args.data,
+        arch=recipe.arch,
+        recipe=recipe,
+        save=args.save,
+        topology=flags.topology(args),
+        device=args.device,
+        workers=args.workers,
+        resume=args.resume,
+        seed=args.seed,
+        pretrained=row if args.pretrained is True and row else args.pretrained,
+        num_classes=args.num_classes,
+        print_freq=args.print_freq,
+        save_every=args.save_every,
+        keep=args.keep,
+        tensorboard=args.tensorboard,
     )
+    return dry_run(config) if args.dry_run else train(config)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -73,15 +73,16 @@ def test_defaults_are_the_seeds():
     script = SCRIPTS["train"]
     args = script.flags.parse(script.parser(), [])
     assert (args.data, args.save) == ("/data/datasets/imagenet", "/data/models")
-    assert (args.arch, args.ngpus) == ("resnet18", 1)
+    assert (args.arch, args.ngpus) == (None, 1)
     recipe = script.recipe_of(args)
+    assert recipe.arch == "resnet18"
     assert (recipe.batch_size, recipe.optimizer.lr, recipe.epochs) == (32, 0.0125, 100)
     assert recipe.augment.jitter == 0
     for arch, jitter in [
         ("resnet50", 0.4),
         ("resnet34", 0),
-        ("resnet18_8xb32_in1k", 0),  # a row is trained as its network is
-        ("resnet50_8xb32_in1k", 0.4),
+        ("resnet50_fbaug_in1k", 0.4),  # a row is trained as its own recipe says
+        ("resnet50_8xb32_in1k", 0),
     ]:
         args = script.flags.parse(script.parser(), ["--arch", arch])
         assert script.recipe_of(args).augment.jitter == jitter

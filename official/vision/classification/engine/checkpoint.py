@@ -1,31 +1,33 @@
 """A training run on disk: written whole or not at all, and checked when it is read.
 
-One safetensors file holds ``model.<name>`` and ``optimizer.<parameter>.<state>`` tensors; its
-metadata holds a JSON description and a digest of everything. There is no pickle in it.
+One safetensors file holds ``model.<name>``, ``optimizer.<parameter>.<state>`` and, where a running
+mean of the weights is kept, ``average.<name>`` tensors; its metadata holds a JSON description and
+a digest of everything. There is no pickle in it.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import megengine.module as M
-import megengine.optimizer as optim
 import numpy as np
 from megengine import Tensor
+from megengine.optimizer import Optimizer
 from safetensors.numpy import save
 
-from ..errors import UserError, WeightsError
+from ..errors import WeightsError
 from ..preprocess import Preprocess
 from ..zoo.load import DESCRIPTION, MODEL_PREFIX, strip_prefix
 from ..zoo.readers import read_weights
+from .ema import ExponentialAverage
+from .files import write_atomically
 
 OPTIMIZER_PREFIX = "optimizer."
+AVERAGE_PREFIX = "average."
 DIGEST = "sha256"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class Progress:
     step: int  # steps done
     total_batch: int  # images per step over all devices
     best_top1: float = -1.0
+    precision: Dict[str, float] = field(default_factory=dict)  # the loss scale's state
+
+    @property
+    def identity(self) -> Dict[str, Any]:
+        """What cannot change in the course of a run."""
+        changing = ("step", "best_top1", "precision")
+        return {name: value for name, value in vars(self).items() if name not in changing}
 
     def to_json(self) -> str:
         values = dict(vars(self), preprocess=self.preprocess.to_dict(), version=VERSION)
@@ -56,41 +65,66 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, model: M.Module, optimizer: optim.Optimizer, progress: Progress
+    path: Path,
+    model: M.Module,
+    optimizer: Optimizer,
+    progress: Progress,
+    average: Optional[ExponentialAverage] = None,
 ) -> None:
     """Write to a temporary file, flush it to the disk, and rename it to ``path``."""
     tensors = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
     for name, value in _optimizer_state(model, optimizer):
         tensors[OPTIMIZER_PREFIX + name] = value.numpy()
+    if average is not None:
+        for name, value in average.state().items():
+            tensors[AVERAGE_PREFIX + name] = value
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     description = progress.to_json()
     metadata = {DESCRIPTION: description, DIGEST: _digest(tensors, description)}
     write_atomically(path, save(tensors, metadata=metadata))
 
 
-def load_checkpoint(path: Path, model: M.Module, optimizer: optim.Optimizer) -> Progress:
-    """Restore what ``save_checkpoint`` has written.
+def save_weights(path: Path, tensors: Dict[str, np.ndarray], progress: Progress) -> None:
+    """Write a network's tensors, and what is known of them, without the state of its training."""
+    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    write_atomically(path, save(tensors, metadata={DESCRIPTION: progress.to_json()}))
+
+
+def restore(
+    path: Path,
+    tensors: Dict[str, np.ndarray],
+    model: M.Module,
+    optimizer: Optimizer,
+    average: Optional[ExponentialAverage] = None,
+) -> None:
+    """Give a run the tensors that ``read_checkpoint`` has returned.
 
     Raises:
-        WeightsError: when the file is missing, damaged, or of another run; ``model`` and
-            ``optimizer`` are then untouched.
+        WeightsError: when they are of another run; nothing is changed then.
     """
-    progress, tensors = read_checkpoint(path)
     weights = strip_prefix(MODEL_PREFIX, tensors)
     state = strip_prefix(OPTIMIZER_PREFIX, tensors)
+    averaged = strip_prefix(AVERAGE_PREFIX, tensors)
+    own = model.state_dict()
     targets = dict(_optimizer_state(model, optimizer))
-    for expected, found in ((model.state_dict(), weights), (targets, state)):
+    wanted = {} if average is None else own
+    for expected, found in ((own, weights), (targets, state), (wanted, averaged)):
         shapes = {name: tuple(value.shape) for name, value in expected.items()}
         if {name: value.shape for name, value in found.items()} != shapes:
             raise WeightsError(f"{path}: its tensors are not those of this run")
     for name, tensor in targets.items():
         tensor._reset(state[name])
     model.load_state_dict(weights)
-    return progress
+    if average is not None:
+        average.load(averaged)
 
 
 def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
-    """The description and tensors of a checkpoint whose digest is right."""
+    """The description and tensors of a checkpoint whose digest is right.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, or no checkpoint.
+    """
     file = read_weights(path)
     if DESCRIPTION not in file.metadata or DIGEST not in file.metadata:
         raise WeightsError(f"{path}: weights only, no checkpoint; start from it with --pretrained")
@@ -103,32 +137,6 @@ def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
         raise WeightsError(f"{path}: cannot be resumed: {error}") from None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``; at any instant it holds the old content or the new.
-
-    Raises:
-        UserError: when the disk is full or the folder is gone.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}; what was there before is kept"
-        ) from None
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself, not only the content, survives a power cut
-    finally:
-        os.close(folder)
-
-
 def _digest(tensors: Dict[str, np.ndarray], description: str) -> str:
     digest = hashlib.sha256(description.encode())
     for name in sorted(tensors):
@@ -138,7 +146,7 @@ def _digest(tensors: Dict[str, np.ndarray], description: str) -> str:
     return digest.hexdigest()
 
 
-def _optimizer_state(model: M.Module, optimizer: optim.Optimizer) -> Iterator[Tuple[str, Tensor]]:
+def _optimizer_state(model: M.Module, optimizer: Optimizer) -> Iterator[Tuple[str, Tensor]]:
     """The optimizer's tensors as ``<parameter>.<state>``, where MegEngine only numbers them."""
     for name, parameter in model.named_parameters():
         for kind, value in optimizer._state.get(parameter, {}).items():

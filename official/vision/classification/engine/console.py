@@ -7,6 +7,8 @@ from typing import Any, Dict, List, Optional
 
 from tqdm import tqdm
 
+from .tensorboard import EventWriter
+
 
 class Console:
     """Lines to stdout and a progress bar to stderr, from rank 0 only.
@@ -14,11 +16,18 @@ class Console:
     Args:
         speak: False on the other ranks, which stay silent.
         folder: where log.txt and metrics.jsonl are kept, None for nowhere.
+        tensorboard: whether the metrics also go to ``folder/tensorboard``.
+
+    Raises:
+        UsageError: when TensorBoard's package is wanted and not installed.
     """
 
-    def __init__(self, speak: bool = True, folder: Optional[Path] = None):
+    def __init__(
+        self, speak: bool = True, folder: Optional[Path] = None, tensorboard: bool = False
+    ):
         self.speak = speak
         self.folder = folder if speak else None
+        self._events = EventWriter(folder / "tensorboard") if speak and tensorboard else None
         self.live = speak and sys.stderr.isatty()  # a bar is drawn; else lines tell the progress
         self._bar: Optional[tqdm] = None
 
@@ -67,6 +76,8 @@ class Console:
         if self.folder is not None:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
+        if self._events is not None:
+            self._events.add(values)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was written after ``step``: a resumed run writes it again."""

@@ -14,8 +14,8 @@ from safetensors.numpy import save
 
 from ..errors import UsageError, WeightsError
 from ..zoo.load import DESCRIPTION, Weights, load_weights
-from .checkpoint import write_atomically
 from .console import Console
+from .files import write_atomically
 from .network import Network, NetworkConfig, network_from
 
 SUFFIXES = (".safetensors", ".pkl")

@@ -24,6 +24,14 @@ def draw_curves(folder: Path) -> Path:
 
     accuracy.plot(_column(train, "epoch"), _column(train, "top1"), label="training", alpha=0.7)
     accuracy.plot(_column(epochs, "epoch"), _column(epochs, "val_top1"), "o-", label="validation")
+    averaged = [row for row in epochs if "average_top1" in row]
+    if averaged:
+        loss.plot(
+            _column(averaged, "epoch"), _column(averaged, "average_loss"), "o-", label="average"
+        )
+        accuracy.plot(
+            _column(averaged, "epoch"), _column(averaged, "average_top1"), "o-", label="average"
+        )
     accuracy.set(title="Top-1 accuracy (%)", xlabel="epoch", ylim=(0, 100))
 
     rate.plot(_column(train, "epoch"), _column(train, "lr"), color="tab:gray")

@@ -8,6 +8,14 @@ from megengine import Tensor
 from ..errors import TrainingError
 
 
+class NonFiniteLoss(TrainingError):
+    """The loss of step ``step``, counted from 0, is not a number one can go on with."""
+
+    def __init__(self, loss: float, step: int):
+        super().__init__(f"the loss is {loss} at step {step}")
+        self.step = step
+
+
 class Meter:
     """The last value of a quantity and its mean since the last reset."""
 
@@ -54,13 +62,13 @@ class StepMeters:
         """Fetch what is pending after ``step`` steps; say whether there is anything to report.
 
         Raises:
-            TrainingError: naming the first step whose loss is not finite.
+            NonFiniteLoss: for the first step whose loss is not finite.
         """
         first = step - len(self._pending)
         for offset, results in enumerate(self._pending):
             loss, top1, top5 = results.numpy().reshape(-1).tolist()
             if not np.isfinite(loss):
-                raise TrainingError(f"the loss is {loss} at step {first + offset}")
+                raise NonFiniteLoss(loss, first + offset)
             self.loss.update(loss)
             self.top1.update(100 * top1)
             self.top5.update(100 * top5)

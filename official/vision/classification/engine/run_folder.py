@@ -1,30 +1,59 @@
 """The folder of a training run: its checkpoints, its recipe, and nothing of another run."""
 
+import re
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional
 
 from ..errors import UserError
-from .checkpoint import write_atomically
+from .files import write_atomically
 from .recipe import Recipe, dump_recipe
+
+_OLDER = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
 class RunFolder:
-    """``<save>/<arch>``: checkpoint, best, recipe.yaml, metrics.jsonl, log.txt, curves.png.
+    """``<save>/<arch>``: checkpoints, best, recipe.yaml, metrics.jsonl, log.txt, curves.png.
+
+    ``checkpoint.safetensors`` is the latest, ``checkpoint-<step>.safetensors`` are those before.
 
     Args:
         save, arch: as given by the flags.
-        resume: "auto" for the checkpoint in this folder if there is one, a path, or None.
+        resume: "auto" for the checkpoints in this folder if there are any, a path, or None.
+        keep: how many checkpoints stay.
     """
 
-    def __init__(self, save: str, arch: str, resume: Optional[str]):
+    def __init__(self, save: str, arch: str, resume: Optional[str], keep: int = 2):
         self.path = Path(save) / arch
+        self.keep = keep
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.best = self.path / "best.safetensors"
-        self.resume_from: Optional[Path] = None  # None: the run starts anew
         if resume == "auto":
-            self.resume_from = self.checkpoint if self.checkpoint.exists() else None
-        elif resume is not None:
-            self.resume_from = Path(resume)
+            self.resume_from = self.checkpoints()
+        else:
+            self.resume_from = [] if resume is None else [Path(resume)]
+
+    def checkpoints(self) -> List[Path]:
+        """Those that are there, the latest first."""
+        found = [self.checkpoint] if self.checkpoint.exists() else []
+        return found + self._older()
+
+    def _older(self) -> List[Path]:
+        steps = {path: _OLDER.fullmatch(path.name) for path in self.path.glob("checkpoint-*")}
+        older = {path: int(match[1]) for path, match in steps.items() if match}
+        return sorted(older, key=lambda path: -older[path])
+
+    def make_room(self, step: int) -> None:
+        """Put the latest checkpoint, which is of step ``step``, among those before.
+
+        A run that is killed right afterwards is resumed from it.
+        """
+        if self.checkpoint.exists():
+            self.checkpoint.replace(self.path / f"checkpoint-{step}.safetensors")
+
+    def prune(self) -> None:
+        """Delete the oldest checkpoints; with the latest, ``keep`` stay."""
+        for path in self._older()[max(self.keep - 1, 0) :]:
+            path.unlink()
 
     def prepare(self, recipe: Recipe) -> None:
         """Make the folder and write the recipe.
@@ -38,9 +67,10 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: cannot be made: {error.strerror}; choose another with --save"
             ) from None
-        if self.checkpoint.exists() and not self._resumes_here():
+        there = self.checkpoints()
+        if there and not self._resumes_here(there):
             raise UserError(
-                f"{self.checkpoint}: holds a run already; continue it with --resume auto, or "
+                f"{there[0]}: holds a run already; continue it with --resume auto, or "
                 "choose another folder with --save"
             )
         if not self.resume_from:
@@ -48,6 +78,6 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / "recipe.yaml", dump_recipe(recipe).encode())
 
-    def _resumes_here(self) -> bool:
-        source = self.resume_from
-        return source is not None and source.exists() and source.samefile(self.checkpoint)
+    def _resumes_here(self, there: List[Path]) -> bool:
+        sources = [path for path in self.resume_from if path.exists()]
+        return any(source.samefile(path) for source in sources for path in there)

@@ -1,44 +1,48 @@
-"""Training a network: the data, the step, the epoch, the checkpoint."""
+"""Training a network: the data, the epochs, the checkpoints."""
 
+import logging
 import time
 from dataclasses import dataclass
-from typing import Iterable, Optional
+from typing import Dict, Iterable, Iterator, Optional
 
 import megengine
-import megengine.functional as F
 import megengine.module as M
-import megengine.optimizer as optim
 import numpy as np
-from megengine import Tensor
-from megengine.autodiff import GradManager
 
 from ..data.folder import ImageFolder, load_split
-from ..data.loader import Batch, Loader, Transform
-from ..data.normalize import Normalize
+from ..data.loader import Loader, Transform
 from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_batches
 from ..data.transforms import EvalTransform, TrainTransform
 from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
 from ..distributed.launch import Topology, launch
-from ..errors import TrainingError, UsageError
+from ..errors import TrainingError, UsageError, WeightsError
 from ..resnet.pretrained import Pretrained
 from ..zoo.models import get_model
-from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .checkpoint import Progress, read_checkpoint, restore, save_checkpoint, save_weights
 from .console import Console
 from .curves import draw_curves
 from .device import choose_device, prepare, use_device
 from .evaluator import Result, evaluate
-from .meters import StepMeters
+from .meters import NonFiniteLoss, StepMeters
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .schedule import learning_rate
 from .stop import StopRequest
+from .update import Updater
 
 EVAL_BATCH = 100
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What a run is, beside its recipe."""
+    """What a run is, beside its recipe.
+
+    Args:
+        save_every: steps between two checkpoints within an epoch; there is one after each.
+        keep: how many checkpoints stay.
+    """
 
     data: str
     arch: str
@@ -52,6 +56,9 @@ class TrainConfig:
     pretrained: Pretrained = False
     num_classes: Optional[int] = None
     print_freq: int = 20
+    save_every: int = 1000
+    keep: int = 2
+    tensorboard: bool = False
 
 
 def train(config: TrainConfig) -> int:
@@ -78,30 +85,19 @@ class Trainer:
         self.train_set = load_split(config.data, "train")
         self.val_set = load_split(config.data, "val").relabel(self.train_set.classes)
         self.num_classes = _number_of_classes(config.num_classes, self.train_set)
-        self.steps_per_epoch = steps_per_epoch(len(self.train_set), recipe.batch_size, world_size())
+        self.batch_size = recipe.batch_size * recipe.accumulate  # of one update on this rank
+        self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch_size, world_size())
         self.last_step = recipe.epochs * self.steps_per_epoch
-        self.total_lr = recipe.optimizer.total_lr(recipe.batch_size, world_size())
+        self.total_lr = recipe.total_lr(world_size())
 
-        self.folder = RunFolder(config.save, config.arch, config.resume)
-        self.console = Console(rank() == 0, self.folder.path)
-        self.normalize = Normalize(recipe.preprocess)
-
+        self.folder = RunFolder(config.save, config.arch, config.resume, config.keep)
+        self.console = Console(rank() == 0, self.folder.path, config.tensorboard)
         megengine.random.seed(config.seed)
         self.model = self._build_model(device)
-        several = world_size() > 1
-        self.gradients = GradManager().attach(
-            self.model.parameters(),
-            callbacks=[megengine.distributed.make_allreduce_cb("mean")] if several else None,
-        )
-        self.optimizer = optim.SGD(
-            self.model.parameters(),
-            lr=self.total_lr,
-            momentum=recipe.optimizer.momentum,
-            nesterov=recipe.optimizer.nesterov,
-            weight_decay=recipe.optimizer.weight_decay,
-        )
+        self.updater = Updater(self.model, recipe, self.total_lr, config.seed, device)
         self.meters = StepMeters()
         self.step = 0  # steps done
+        self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
         self.best_top1 = -1.0
 
     def run(self) -> int:
@@ -111,47 +107,44 @@ class Trainer:
         barrier()
         if self.folder.resume_from:
             self._resume()
+        if self.updater.precision.note:
+            self.console.line(self.updater.precision.note)
         if self.step >= self.last_step:
             self.console.line(f"{self.folder.path}: all {self.recipe.epochs} epochs are done")
             return 0
         try:
             with StopRequest() as stop:
-                self._start_bar()
-                for batch in self._train_loader():
-                    self._train_step(batch)
-                    if (self.step - 1) % self.config.print_freq == 0:
-                        self._report()
-                    if self.step % self.steps_per_epoch == 0:
-                        self._end_epoch()
-                    if self._is_stopped(stop):
-                        return self._stop(stop)
-            return 0
+                return self._run_steps(stop)
         finally:
             self.console.stop_bar()
 
-    def _train_step(self, batch: Batch) -> None:
-        rate = learning_rate(
-            self.step,
-            self.steps_per_epoch,
-            self.recipe.epochs,
-            self.total_lr,
-            self.recipe.schedule,
+    def _run_steps(self, stop: StopRequest) -> int:
+        self._start_bar()
+        for batch in self._train_loader():
+            results = self.updater(batch, self.step, self._rate(self.step))
+            self.step += 1
+            self._note(results, len(batch))
+            if (self.step - 1) % self.config.print_freq == 0:
+                self._report()
+            if self.step % self.steps_per_epoch == 0:
+                self._end_epoch()
+            elif self.step % self.config.save_every == 0:
+                self._save()
+            if self._is_stopped(stop):
+                return self._stop(stop)
+        return 0
+
+    def _rate(self, step: int) -> float:
+        recipe = self.recipe
+        return learning_rate(
+            step, self.steps_per_epoch, recipe.epochs, self.total_lr, recipe.schedule
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        images, labels = self.normalize(batch.images), Tensor(batch.labels)
-        self.model.train()
-        with self.gradients:
-            logits = self.model(images)
-            loss = F.nn.cross_entropy(logits, labels, label_smooth=self.recipe.loss.label_smoothing)
-            self.gradients.backward(loss)
-        self.optimizer.step().clear_grad()
-        top1, top5 = F.topk_accuracy(logits, labels, (1, min(5, self.num_classes)))
-        self.step += 1
+
+    def _note(self, results: megengine.Tensor, images: int) -> None:
         now = time.perf_counter()
-        self.meters.add(F.stack([loss, top1, top5]).detach(), now - self.last_time)
+        self.meters.add(results, now - self.last_time)
         self.last_time = now
-        self.console.advance(len(batch) * world_size())
+        self.console.advance(images * world_size())
 
     def _report(self) -> None:
         """The seed's line, and a row of metrics; the meters start anew.
@@ -162,13 +155,10 @@ class Trainer:
         try:
             if not self.meters.fetch(self.step):
                 return
-        except TrainingError as error:
-            raise TrainingError(
-                f"{error}; lower the learning rate, or look at the data. "
-                f"The last checkpoint is kept: {self.folder.checkpoint}"
-            ) from None
+        except NonFiniteLoss as error:
+            raise TrainingError(self._explain(error)) from None
         done = self.step - 1
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self._rate(done)
         self.console.tick(
             f"Epoch {done // self.steps_per_epoch} Step {done}, LR {rate:.4f}, {self.meters}"
         )
@@ -178,21 +168,35 @@ class Trainer:
         self.console.metrics(event="train", step=self.step, epoch=epoch, lr=rate, **means)
         self.meters.reset()
 
+    def _explain(self, error: NonFiniteLoss) -> str:
+        """Where the loss broke, on which images, and what is left."""
+        batch = next(self._batches(error.step))
+        names = [self.train_set.paths[index] for index in batch.indices]
+        kept = self.folder.checkpoints()
+        last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
+        return (
+            f"{error}, on {names[0]} and {len(names) - 1} more images; {last}; lower the learning "
+            "rate, or look at the data"
+        )
+
     def _end_epoch(self) -> None:
         """Test, write the checkpoint and the curves."""
         self._report()
         self.console.stop_bar()
+        broadcast_model(self.model)  # ranks have batch statistics of their own; one is tested
         epoch = self.step // self.steps_per_epoch
         result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}")
         self.console.line(f"Epoch {epoch} Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
-        self.console.metrics(
-            event="epoch",
-            step=self.step,
-            epoch=epoch,
-            val_loss=result.loss,
-            val_top1=result.top1,
-            val_top5=result.top5,
-        )
+        metrics = _metrics("val", result)
+        if self.updater.average is not None:
+            with self.updater.average.applied(self.model):
+                result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}, average")
+            self.console.line(
+                f"Epoch {epoch} Test of averaged weights Acc@1 {result.top1:.3f}, "
+                f"Acc@5 {result.top5:.3f}"
+            )
+            metrics.update(_metrics("average", result))
+        self.console.metrics(event="epoch", step=self.step, epoch=epoch, **metrics)
         is_best = result.top1 > self.best_top1
         self.best_top1 = max(self.best_top1, result.top1)
         self._save(best=is_best)
@@ -208,7 +212,7 @@ class Trainer:
         result = evaluate(
             self.model,
             self._loader(self.val_set, transform, batches),
-            self.normalize,
+            self.updater.normalize,
             len(self.val_set),
             report=lambda batch: self.console.advance(batch.total * world_size()),
         )
@@ -216,25 +220,23 @@ class Trainer:
         return result
 
     def _train_loader(self) -> Loader:
-        augment = self.recipe.augment
-        transform = TrainTransform(
-            self.recipe.train_size,
-            augment.area if augment.crop == "resized" else None,
-            augment.padding,
-            augment.flip,
-            augment.jitter,
-            augment.interpolation,
+        recipe = self.recipe
+        transform = TrainTransform.from_sections(
+            recipe.augment, recipe.preprocess, recipe.train_size
         )
-        batches = train_batches(
+        return self._loader(self.train_set, transform, self._batches(self.step))
+
+    def _batches(self, first_step: int) -> Iterator[BatchIndices]:
+        return train_batches(
             len(self.train_set),
-            self.recipe.batch_size,
+            self.batch_size,
             self.config.seed,
-            self.step,
+            first_step,
             self.last_step,
             rank(),
             world_size(),
+            self.recipe.augment.repeats,
         )
-        return self._loader(self.train_set, transform, batches)
 
     def _loader(
         self, folder: ImageFolder, transform: Transform, batches: Iterable[BatchIndices]
@@ -243,32 +245,73 @@ class Trainer:
         return Loader(folder, transform, order, batches, self.config.seed, self.config.workers)
 
     def _build_model(self, device: str) -> M.Module:
+        recipe = self.recipe
+        norm = M.SyncBatchNorm if recipe.sync_bn and world_size() > 1 else M.BatchNorm2d
         model = get_model(
             self.config.arch,
             False if self.folder.resume_from else self.config.pretrained,
             num_classes=self.num_classes,
-            zero_init_residual=self.recipe.zero_init_residual,
+            zero_init_residual=recipe.zero_init_residual,
+            drop_path=recipe.drop_path,
+            norm=norm,
         )
         broadcast_model(model)
         return prepare(model, device)
 
     def _resume(self) -> None:
-        path = self.folder.resume_from
-        progress = load_checkpoint(path, self.model, self.optimizer)
-        for name, value in vars(self._progress()).items():
-            if name not in ("step", "best_top1") and getattr(progress, name) != value:
+        """Go on from the latest checkpoint that is whole.
+
+        Raises:
+            UsageError: when it is of a run with another recipe, seed or data set.
+            WeightsError: when none is whole.
+        """
+        sources = self.folder.resume_from
+        for number, path in enumerate(sources):
+            try:
+                progress, tensors = read_checkpoint(path)
+            except WeightsError as error:
+                if number == len(sources) - 1:
+                    raise
+                if rank() == 0:
+                    logger.warning("%s; going back to %s", error, sources[number + 1])
+                continue
+            self._check_identity(path, progress)
+            restore(path, tensors, self.model, self.updater.optimizer, self.updater.average)
+            break
+        self.updater.precision.load(progress.precision)
+        self.step, self.best_top1 = progress.step, progress.best_top1
+        self.saved_step = self.step if path == self.folder.checkpoint else None
+        self.console.rewind_metrics(self.step)
+        self.console.line(f"resumed from {path} at step {self.step} of {self.last_step}")
+
+    def _check_identity(self, path: object, progress: Progress) -> None:
+        for name, value in self._progress().identity.items():
+            if progress.identity[name] != value:
                 raise UsageError(
                     f"--resume {path}: that run had another {name}; give the flags it was "
                     "started with, or start a new run from it with --pretrained"
                 )
-        self.step, self.best_top1 = progress.step, progress.best_top1
-        self.console.rewind_metrics(self.step)
-        self.console.line(f"resumed from {path} at step {self.step} of {self.last_step}")
 
     def _save(self, best: bool = False) -> None:
+        """Write a checkpoint, and the weights that did best if these are they."""
+        self._report()  # before it, so that no weights are saved whose loss was not finite
+        broadcast_model(self.model)
         if rank() == 0:
-            for path in (self.folder.checkpoint, self.folder.best)[: 1 + best]:
-                save_checkpoint(path, self.model, self.optimizer, self._progress())
+            if best:
+                average = self.updater.average
+                weights = self.model.state_dict() if average is None else average.state()
+                save_weights(self.folder.best, weights, self._progress())
+            if self.saved_step is not None:
+                self.folder.make_room(self.saved_step)
+            save_checkpoint(
+                self.folder.checkpoint,
+                self.model,
+                self.updater.optimizer,
+                self._progress(),
+                self.updater.average,
+            )
+            self.folder.prune()
+        self.saved_step = self.step
         barrier()
 
     def _progress(self) -> Progress:
@@ -279,8 +322,9 @@ class Trainer:
             recipe=self.recipe.model_dump(mode="json"),
             seed=self.config.seed,
             step=self.step,
-            total_batch=self.recipe.batch_size * world_size(),
+            total_batch=self.batch_size * world_size(),
             best_top1=self.best_top1,
+            precision=self.updater.precision.state(),
         )
 
     def _is_stopped(self, stop: StopRequest) -> bool:
@@ -292,9 +336,9 @@ class Trainer:
         return bool(sum_over_ranks(np.array([stop.came], np.int32))[0])
 
     def _stop(self, stop: StopRequest) -> int:
-        self._report()
         self.console.stop_bar()
-        self._save()
+        if self.saved_step != self.step:
+            self._save()
         self.console.line(
             f"{stop.signal_name}: saved step {self.step} of {self.last_step} to "
             f"{self.folder.checkpoint}; continue with --resume auto"
@@ -304,12 +348,20 @@ class Trainer:
     def _start_bar(self) -> None:
         self.last_time = time.perf_counter()
         epoch, done = divmod(self.step, self.steps_per_epoch)
-        batch = self.recipe.batch_size * world_size()
+        batch = self.batch_size * world_size()
         self.console.start_bar(
             f"Epoch {epoch + 1}/{self.recipe.epochs}",
             self.steps_per_epoch * batch,
             done * batch,
         )
+
+
+def _metrics(prefix: str, result: Result) -> Dict[str, float]:
+    return {
+        f"{prefix}_loss": result.loss,
+        f"{prefix}_top1": result.top1,
+        f"{prefix}_top5": result.top5,
+    }
 
 
 def _number_of_classes(wanted: Optional[int], folder: ImageFolder) -> int:

@@ -11,12 +11,13 @@ from safetensors.numpy import load_file, save_file
 from official.vision.classification.engine import checkpoint
 from official.vision.classification.engine.checkpoint import (
     Progress,
-    load_checkpoint,
     read_checkpoint,
+    restore,
     save_checkpoint,
-    write_atomically,
+    save_weights,
 )
-from official.vision.classification.errors import UserError, WeightsError
+from official.vision.classification.engine.ema import ExponentialAverage
+from official.vision.classification.errors import WeightsError
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.resnet.cifar import CifarResNet
 from official.vision.classification.zoo import load_weights
@@ -46,6 +47,12 @@ def trained(seed=0):
     return network, optimizer
 
 
+def restore_from(path, network, optimizer, average=None):
+    progress, tensors = read_checkpoint(path)
+    restore(path, tensors, network, optimizer, average)
+    return progress
+
+
 def everything(network, optimizer):
     momentum = [value.numpy() for _, value in checkpoint._optimizer_state(network, optimizer)]
     return [*network.state_dict().values(), *momentum]
@@ -63,7 +70,7 @@ def test_everything_comes_back_bit_for_bit(saved):
     path, expected = saved
     network, optimizer = trained(seed=1)
     before = everything(network, optimizer)
-    assert load_checkpoint(path, network, optimizer) == PROGRESS
+    assert restore_from(path, network, optimizer) == PROGRESS
     after = everything(network, optimizer)
     assert len(after) == len(expected) > 40
     assert all(np.array_equal(a, b) for a, b in zip(after, expected))
@@ -110,7 +117,7 @@ def test_another_networks_checkpoint_changes_nothing(saved):
     optimizer = SGD(network.parameters(), lr=0.1, momentum=0.9)
     before = everything(network, optimizer)
     with pytest.raises(WeightsError, match="not those of this run"):
-        load_checkpoint(path, network, optimizer)
+        restore_from(path, network, optimizer)
     assert all(np.array_equal(a, b) for a, b in zip(everything(network, optimizer), before))
 
 
@@ -132,18 +139,31 @@ def test_another_version_is_refused(saved, monkeypatch):
         read_checkpoint(path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
+def test_averaged_weights_come_back_bit_for_bit(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    network, optimizer = trained()
+    average = ExponentialAverage(trained(seed=1)[0], 0.9)
+    average.update(network, 3)
+    expected = average.state()
+    save_checkpoint(path, network, optimizer, PROGRESS, average)
+    assert load_weights(path).tensors.keys() == network.state_dict().keys()  # not the averages
 
-    def no_space(descriptor):
-        raise OSError(28, "No space left on device")
+    other = ExponentialAverage(trained(seed=2)[0], 0.9)
+    restore_from(path, *trained(seed=2), other)
+    assert all(np.array_equal(value, expected[name]) for name, value in other.state().items())
+    with pytest.raises(WeightsError, match="not those of this run"):
+        restore_from(path, *trained(seed=2))  # a run without averages
 
-    monkeypatch.setattr(checkpoint.os, "fsync", no_space)
-    with pytest.raises(UserError, match="No space left on device; what was there before is kept"):
-        write_atomically(path, b"new" * 1000)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+
+def test_best_weights_are_no_checkpoint(tmp_path):
+    path = tmp_path / "best.safetensors"
+    network, _ = trained()
+    save_weights(path, network.state_dict(), PROGRESS)
+    weights = load_weights(path)
+    assert (weights.arch, weights.classes) == ("resnet20_cifar", ("ant", "bee"))
+    assert all(np.array_equal(weights.tensors[k], v) for k, v in network.state_dict().items())
+    with pytest.raises(WeightsError, match="weights only, no checkpoint"):
+        read_checkpoint(path)
 
 
 def test_progress_survives_json():

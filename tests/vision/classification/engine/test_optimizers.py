@@ -8,7 +8,8 @@ from megengine.autodiff import GradManager
 
 from official.vision.classification.engine.checkpoint import (
     Progress,
-    load_checkpoint,
+    read_checkpoint,
+    restore,
     save_checkpoint,
 )
 from official.vision.classification.engine.optimizers import build_optimizer, clip_grad_norm
@@ -175,7 +176,7 @@ def test_a_checkpoint_holds_all_that_the_next_step_needs(section, tmp_path):
 
     second = network(seed=1)
     optimizer = build_optimizer(second, section, lr=0.01)
-    load_checkpoint(path, second, optimizer)
+    restore(path, read_checkpoint(path)[1], second, optimizer)
     train(second, optimizer, 3, 5)
     assert equal(second, straight)
 

@@ -14,6 +14,7 @@ from official.vision.classification.engine.checkpoint import read_checkpoint
 from official.vision.classification.engine.console import read_metrics
 from official.vision.classification.engine.recipe import load_recipe, override
 from official.vision.classification.engine.trainer import TrainConfig, train
+from official.vision.classification.engine.update import Updater
 from official.vision.classification.errors import TrainingError, UsageError, UserError
 from official.vision.classification.zoo import load_weights
 
@@ -95,14 +96,15 @@ def test_a_stopped_run_resumes_bit_for_bit(config, folder, tmp_path, monkeypatch
 
     config = replace(config, save=str(tmp_path / "stopped"))
     folder = tmp_path / "stopped" / "resnet20_cifar"
-    step = trainer.Trainer._train_step
+    update = Updater.__call__
 
-    def step_and_signal(self, batch):
-        step(self, batch)
-        if self.step == stop_after:
+    def update_and_signal(self, batch, step, rate):
+        results = update(self, batch, step, rate)
+        if step + 1 == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
+        return results
 
-    monkeypatch.setattr(trainer.Trainer, "_train_step", step_and_signal)
+    monkeypatch.setattr(Updater, "__call__", update_and_signal)
     assert train(config) == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert read_checkpoint(folder / "checkpoint.safetensors")[0].step == stop_after
@@ -204,14 +206,32 @@ def test_resuming_another_run_is_refused(config, change, name):
         train(replace(config, resume="auto", **change(config)))
 
 
-def test_a_damaged_checkpoint_is_not_resumed(config, folder):
-    train(config)
-    path = folder / "checkpoint.safetensors"
+def flip_a_bit(path):
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="checkpoint.safetensors"):
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(config, folder, caplog):
+    train(config)
+    straight = tensors_of(folder / "checkpoint.safetensors")
+    flip_a_bit(folder / "checkpoint.safetensors")
+    assert train(replace(config, resume="auto")) == 0
+    (warning,) = [record.message for record in caplog.records]
+    assert "checkpoint.safetensors: damaged" in warning
+    assert "going back to" in warning and "checkpoint-9.safetensors" in warning
+    assert equal(tensors_of(folder / "checkpoint.safetensors"), straight)
+
+
+def test_damaged_checkpoints_are_not_resumed(config, folder):
+    train(config)
+    for path in folder.glob("checkpoint*.safetensors"):
+        flip_a_bit(path)
+    with pytest.raises(UserError, match="checkpoint-9.safetensors: damaged"):
         train(replace(config, resume="auto"))
+    elsewhere = replace(config, save=config.save + "-2", resume=str(folder / "best.safetensors"))
+    with pytest.raises(UserError, match="weights only, no checkpoint"):
+        train(elsewhere)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, folder):
@@ -268,19 +288,19 @@ def test_rate_per_device_and_label_smoothing_reach_the_step(config, monkeypatch)
         },
     )
     seen = {}
-    step = trainer.Trainer._train_step
+    update = Updater.__call__
 
-    def watched(self, batch):
+    def watched(self, batch, step, rate):
         seen["before"] = self.model.fc.bias.numpy().copy()
         self.model.train()
         seen["logits"] = self.model(self.normalize(batch.images)).numpy().astype(np.float64)
         seen["labels"] = batch.labels
-        step(self, batch)
+        results = update(self, batch, step, rate)
         seen["after"] = self.model.fc.bias.numpy().copy()
-        self.meters.fetch(self.step)
-        seen["loss"] = self.meters.loss.last
+        seen["loss"] = float(results.numpy()[0])
+        return results
 
-    monkeypatch.setattr(trainer.Trainer, "_train_step", watched)
+    monkeypatch.setattr(Updater, "__call__", watched)
     train(replace(config, recipe=recipe))
     logits, labels = seen["logits"], seen["labels"]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
