@@ -198,6 +198,47 @@ def test_what_is_missing_exits_with_1(capsys, tiny_images, tmp_path):
         assert message in err
 
 
+NASTY = "\033[2Jred\nok"  # clears a terminal, and begins a line of its own
+
+
+def test_names_from_outside_cannot_steer_the_terminal(capsys, tmp_path):
+    """In errors, which come from folders and files, and in what is remarked on the way."""
+    folder = tmp_path / "data" / "val" / NASTY
+    folder.mkdir(parents=True)
+    (folder / "0.png").touch()
+    weights = tmp_path / f"{NASTY}.pkl"
+    mge.save(resnet20_cifar(num_classes=10).state_dict(), str(weights))
+    data = ("--data", tmp_path / "data", "--arch", "resnet20_cifar", "--model", weights)
+    code, err = fails(capsys, "test", *data, "--class-map", tmp_path / NASTY)
+    assert (code, err.count("\n")) == (2, 1)
+    assert r"\x1b[2Jred\nok: cannot be read" in err and "\033" not in err
+    (tmp_path / "map.json").write_text('{"other": 1}')
+    code, err = fails(
+        capsys, "test", *data, "--class-map", tmp_path / "map.json", "--preprocess", "mmpretrain"
+    )
+    assert r"class folder \x1b[2Jred\nok is not in" in err and "\033" not in err
+
+
+def test_what_is_remarked_cannot_steer_the_terminal(script, tmp_path):
+    weights = tmp_path / f"{NASTY}.pkl"
+    mge.save(resnet20_cifar(num_classes=10).state_dict(), str(weights))
+    done = script("inference.py", "--arch", "resnet20_cifar", "--model", weights)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert r"\x1b[2Jred\nok.pkl: does not tell how" in line and "\033" not in line
+
+
+def test_an_error_of_the_system_without_a_reason(capsys, monkeypatch):
+    script = SCRIPTS["inference"]
+
+    def fail(config):
+        raise OSError("a reason of another kind")
+
+    monkeypatch.setattr(script, "predict", fail)
+    assert script.main([]) == 1
+    assert capsys.readouterr().err == "inference.py: error: output: a reason of another kind\n"
+
+
 def test_debug_shows_the_traceback(capsys, tmp_path):
     assert SCRIPTS["train"].main(["--data", str(tmp_path / "nowhere"), "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err

@@ -127,9 +127,25 @@ def test_what_cannot_be_converted(mmpretrain, script, tmp_path):
     )
     source = (tmp_path / "r.pkl").rename(mmpretrain)
     line = refused(script, source, "--arch", "resnet34_cifar", "--out", out)
-    assert "does not fit the network" in line and "layer1.2.bn1.bias" in line
+    assert "does not fit resnet34_cifar: lacks layer1.2.bn1.bias" in line
     assert "did you mean" in refused(script, source, "--arch", "resnet18_cifr", "--out", out)
+    gone = tmp_path / "gone" / "out.pkl"
+    assert f"--out {gone}: there is no folder" in refused(script, "missing.pth", "--out", gone)
+    out.touch()
+    assert "missing.pth: no such file" in refused(script, "missing.pth", "--out", out)
+    out.unlink()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_left_out_cannot_steer_the_terminal(state, script, tmp_path):
+    source = tmp_path / "weights.pth"
+    source.write_bytes(torch_file({**state, "\033[2J.num_batches_tracked": np.zeros(1, "f4")}))
+    done = script(
+        *("tools/convert_weights.py", source, "--arch", ROW, "--out", tmp_path / "out.pkl")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"left out: 1 that are no weights (\x1b[2J.num_batches_tracked)" in done.stdout
+    assert "\033" not in done.stdout
 
 
 def test_a_wrong_copy_does_not_pass_the_verification(mmpretrain, monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from megengine import Tensor
 from megengine.optimizer import Optimizer
 from safetensors.numpy import save
 
-from ..errors import WeightsError
+from ..errors import UsageError, WeightsError
 from ..preprocess import Preprocess
 from ..zoo.load import DESCRIPTION, MODEL_PREFIX, strip_prefix
 from ..zoo.readers import read_weights
@@ -59,6 +59,10 @@ class Progress:
         values = json.loads(text)
         if values.pop("version") != VERSION:
             raise ValueError("written by another version of this project")
+        if type(values["step"]) is not int or values["step"] < 0:
+            raise ValueError("step is no count")
+        if type(values["best_top1"]) is not float:
+            raise ValueError("best_top1 is no number")
         values["classes"] = tuple(values["classes"])
         values["preprocess"] = Preprocess.from_dict(values["preprocess"])
         return cls(**values)
@@ -133,7 +137,7 @@ def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
         raise WeightsError(f"{path}: damaged, its content does not match its digest")
     try:
         return Progress.from_json(description), file.tensors
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, UsageError) as error:
         raise WeightsError(f"{path}: cannot be resumed: {error}") from None
 
 

@@ -4,9 +4,10 @@ A class map is a YAML or JSON file of ``folder: class``. A class is its number a
 its folder's name in the data set the network was trained on, or what it is called.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import yaml
@@ -16,13 +17,26 @@ from ..errors import DataError, UsageError
 
 
 class _Loader(yaml.SafeLoader):
-    """Keys as they are written: a folder may be called 001, or no."""
+    """Keys as they are written, and once: a folder may be called 001, or no. Decimal numbers."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Dict[Any, Any]:
+        seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 key.tag = self.DEFAULT_SCALAR_TAG
+                if key.value in seen:
+                    raise yaml.YAMLError(f"{key.value!r} comes twice")
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _decimal(loader: _Loader, node: yaml.ScalarNode) -> Union[int, str]:
+    """What YAML 1.1 takes for an integer; its 010 is eight and its 1:30 is ninety."""
+    text = loader.construct_scalar(node)
+    return int(text) if re.fullmatch("[-+]?[0-9]{1,18}", text) else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 
 
 def read_class_map(path: str) -> Dict[str, Any]:
@@ -63,7 +77,9 @@ def apply_class_map(
     """
     missing = [name for name in folder.classes if name not in class_map]
     if missing:
-        raise DataError(f"{folder.root}: class folder {missing[0]} is not in the --class-map")
+        raise DataError(
+            f"{folder.root}: class folder {missing[0]} is not in the --class-map; add a line for it"
+        )
     mapping = [_index(class_map[name], classes or (), names) for name in folder.classes]
     labels = np.array(mapping, np.int32)[folder.labels]
     return replace(folder, classes=tuple(classes or names), labels=labels)
@@ -79,4 +95,8 @@ def _index(value: Any, classes: Sequence[str], names: Sequence[str]) -> int:
             if list(known).count(value) > 1:  # ImageNet has two cranes
                 raise UsageError(f"--class-map: several classes are called {value}; use a number")
             return list(known).index(value)
-    raise UsageError(f"--class-map: {value!r} is not a class of the network")
+    few = ", ".join(names[:3])
+    raise UsageError(
+        f"--class-map: {value!r} is not a class of the network, which has {few}, …, or 0 to "
+        f"{len(names) - 1}"
+    )

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional
 
 from tqdm import tqdm
 
+from .files import write_atomically
 from .tensorboard import EventWriter
 
 
@@ -84,7 +85,9 @@ class Console:
         if self.folder is not None and (self.folder / "metrics.jsonl").exists():
             kept = [row for row in read_metrics(self.folder) if row["step"] <= step]
             text = "".join(json.dumps(row) + "\n" for row in kept)
-            (self.folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+            write_atomically(self.folder / "metrics.jsonl", text.encode())
+        if self._events is not None:
+            self._events.rewind(step)
 
     def _log(self, text: str) -> None:
         if self.folder is not None:

@@ -14,8 +14,9 @@ from safetensors.numpy import save
 
 from ..errors import UsageError, WeightsError
 from ..zoo.load import DESCRIPTION, Weights, load_weights
+from ..zoo.readers.pickle_data import shown
 from .console import Console
-from .files import write_atomically
+from .files import check_target, write_atomically
 from .network import Network, NetworkConfig, network_from
 
 SUFFIXES = (".safetensors", ".pkl")
@@ -47,10 +48,11 @@ def convert(config: ConvertConfig) -> int:
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: the name must end in {' or '.join(SUFFIXES)}")
-    if out.exists() and out.samefile(config.network.model):
-        raise UsageError(f"--out {out}: is the source itself")
+    check_target("--out", out)
     console = Console()
     weights = load_weights(config.network.model)
+    if out.exists() and out.samefile(weights.path):
+        raise UsageError(f"--out {out}: is the source itself; give another name")
     network = network_from(weights, config.network)
     tensors = _collected(network, console)
     for line in _report(weights, network, tensors, config.names):
@@ -98,14 +100,16 @@ def _report(
         name for name, value in tensors.items() if value.shape != weights.tensors[name].shape
     ]
     params = sum(int(np.prod(parameter.shape)) for parameter in network.model.parameters())
+    whose = "our own names" if weights.scheme == "ours" else f"names of {weights.scheme}"
     lines = [
-        f"source: {weights.path}, {weights.format}, names of {weights.scheme}, "
+        f"source: {weights.path}, {weights.format}, {whose}, "
         f"{len(sources) + len(weights.dropped)} tensors",
         f"network: {network.arch}, {params:,} parameters, {network.num_classes} classes",
         f"mapped: {len(tensors)} tensors, {len(renamed)} renamed, {len(reshaped)} reshaped",
     ]
     if weights.dropped:
-        lines.append(f"left out: {len(weights.dropped)} that are no weights ({weights.dropped[0]})")
+        first = shown(weights.dropped[0])
+        lines.append(f"left out: {len(weights.dropped)} that are no weights ({first})")
     if names:
         width = max(map(len, sources.values()))
         lines += [f"  {sources[name]:{width}s} -> {name} {tensors[name].shape}" for name in tensors]

@@ -20,7 +20,7 @@ def draw_curves(folder: Path) -> Path:
 
     loss.plot(_column(train, "epoch"), _column(train, "loss"), label="training", alpha=0.7)
     loss.plot(_column(epochs, "epoch"), _column(epochs, "val_loss"), "o-", label="validation")
-    loss.set(title="Cross-entropy", xlabel="epoch", ylim=(0, None))
+    loss.set(title="Loss", xlabel="epoch", ylim=(0, None))
 
     accuracy.plot(_column(train, "epoch"), _column(train, "top1"), label="training", alpha=0.7)
     accuracy.plot(_column(epochs, "epoch"), _column(epochs, "val_top1"), "o-", label="validation")

@@ -1,18 +1,22 @@
 """Where the network runs."""
 
 import ctypes
+import logging
 import os
 
 import megengine
 from megengine.core._imperative_rt.common import CompNode
 from threadpoolctl import threadpool_limits
 
+from ..distributed.collectives import local_size
 from ..errors import UsageError
 from ..ops.conv import accelerate
 
 # MegEngine 1.13's queued CPU devices (xpux, cpu0) return garbage from some reductions now and
 # then; on this one kernels run where they are called.
 CPU = "cpu:default"
+
+logger = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
@@ -27,7 +31,10 @@ def count_gpus() -> int:
 
 
 def choose_device(wanted: str, ngpus: int) -> str:
-    """Settle ``--device auto|gpu|cpu`` to "gpu" or "cpu", before any tensor exists.
+    """Settle ``--device auto|gpu|cpu`` to "gpu" or "cpu".
+
+    ``ngpus`` processes on a CPU are only started when the CPU is asked for by name: whoever asks
+    for GPUs and has none should hear of it.
 
     Raises:
         UsageError: when there are not as many devices as asked for.
@@ -37,11 +44,24 @@ def choose_device(wanted: str, ngpus: int) -> str:
         raise UsageError("--device gpu: no GPU that MegEngine can use; --device cpu works anywhere")
     if gpus == 0:
         if ngpus > 1:
-            raise UsageError(f"--ngpus {ngpus}: there is no GPU; one process runs on the CPU")
+            if wanted != "cpu":
+                raise UsageError(
+                    f"--ngpus {ngpus}: there is no GPU; --device cpu starts {ngpus} processes on "
+                    "the CPU"
+                )
+            _remark_on_cores(ngpus)
         return "cpu"
     if ngpus > gpus:
         raise UsageError(f"--ngpus {ngpus}: there are {gpus} GPUs")
     return "gpu"
+
+
+def _remark_on_cores(processes: int) -> None:
+    cores = len(os.sched_getaffinity(0))
+    if processes > cores:
+        logger.warning(
+            "--ngpus %d: more processes than the %d core(s) here; they take turns", processes, cores
+        )
 
 
 def use_device(device: str) -> None:
@@ -49,9 +69,15 @@ def use_device(device: str) -> None:
     if device == "cpu":
         CompNode._set_default_device(CPU)
         _keep_freed_memory()
-        # numpy's matrix products leave a core to MegEngine, which works beside them (ops/conv.py).
-        cores = len(os.sched_getaffinity(0))
-        threadpool_limits(max(1, cores - 1), user_api="blas")
+        threadpool_limits(blas_threads(local_size()), user_api="blas")
+
+
+def blas_threads(processes: int) -> int:
+    """Threads for numpy's matrix products in each of ``processes`` that share the cores.
+
+    One core of a process's share is left to MegEngine, which works beside them (ops/conv.py).
+    """
+    return max(1, len(os.sched_getaffinity(0)) // processes - 1)
 
 
 def _keep_freed_memory() -> None:

@@ -9,9 +9,10 @@ from typing import List
 
 import cv2
 import megengine
+import megengine.module as M
 import numpy as np
 
-from ..data.folder import load_split
+from ..data.folder import ImageFolder, load_split
 from ..data.loader import Batch, Loader
 from ..data.mixing import apply_mix, draw_mix
 from ..data.sampler import steps_per_epoch, train_batches
@@ -22,7 +23,7 @@ from ..zoo.models import get_model
 from .console import Console
 from .device import choose_device, prepare, use_device
 from .recipe import dump_recipe
-from .trainer import TrainConfig
+from .trainer import TrainConfig, number_of_classes
 from .update import Updater
 
 TIMED_IMAGES = 2  # of a batch, per step that is timed: enough for an estimate, soon over
@@ -35,27 +36,33 @@ def dry_run(config: TrainConfig) -> int:
     It writes one picture, ``<save>/<arch>-augmented.png``.
 
     Raises:
-        UserError: for what would stop the run itself.
+        UserError: for recipes, flags and data that would stop the run itself.
     """
     device = choose_device(config.device, 1)
     use_device(device)
     console = Console()
     console.line(dump_recipe(config.recipe).rstrip())
     ranks = config.topology.ngpus * config.topology.nodes
-    batch = _first_batch(config, ranks)
-    for line in _sizes(config, ranks) + _costs(config, device, batch, ranks):
+    train_set = load_split(config.data, "train")
+    val_set = load_split(config.data, "val").relabel(train_set.classes)
+    classes = number_of_classes(config.num_classes, train_set)
+    batch = _first_batch(config, train_set, ranks)
+    model = get_model(config.arch, num_classes=classes, drop_path=config.recipe.drop_path)
+    console.line(
+        f"data: {len(train_set)} training and {len(val_set)} validation images, {classes} classes"
+    )
+    for line in _sizes(config, model, len(train_set), ranks):
+        console.line(line)
+    for line in _costs(config, model, len(train_set), ranks, batch, device):
         console.line(line)
     console.line(f"augmented batch: {_draw(config, batch)}")
     return 0
 
 
-def _first_batch(config: TrainConfig, ranks: int) -> Batch:
+def _first_batch(config: TrainConfig, folder: ImageFolder, ranks: int) -> Batch:
     """The images of the first step, as the network would see them."""
     recipe = config.recipe
-    folder = load_split(config.data, "train")
-    load_split(config.data, "val").relabel(folder.classes)  # fails now rather than after an epoch
     size = recipe.batch_size * recipe.accumulate
-    steps_per_epoch(len(folder), size, ranks)
     batches = train_batches(
         *(len(folder), size, config.seed, 0, 1, 0, ranks, recipe.augment.repeats)
     )
@@ -65,33 +72,29 @@ def _first_batch(config: TrainConfig, ranks: int) -> Batch:
     return batch
 
 
-def _sizes(config: TrainConfig, ranks: int) -> List[str]:
+def _sizes(config: TrainConfig, model: M.Module, images: int, ranks: int) -> List[str]:
     recipe = config.recipe
-    train_set, val_set = (load_split(config.data, split) for split in ("train", "val"))
-    classes = len(train_set.classes)
-    cost = complexity(get_model(config.arch, num_classes=classes), recipe.train_size)
-    update = recipe.batch_size * recipe.accumulate * ranks
-    steps = steps_per_epoch(len(train_set), recipe.batch_size * recipe.accumulate, ranks)
+    cost = complexity(model, recipe.train_size)
+    update = recipe.batch_size * recipe.accumulate
+    steps = steps_per_epoch(images, update, ranks)
     return [
-        f"data: {len(train_set)} training and {len(val_set)} validation images, {classes} classes",
         f"network: {config.arch}, {cost.params / 1e6:.2f} M parameters, {cost.macs / 1e9:.2f} G "
         f"multiply-adds per image at {recipe.train_size} px",
-        f"steps: {steps} per epoch, {steps * recipe.epochs} in all, {update} images each on "
-        f"{ranks} device{'s'[: ranks > 1]}",
+        f"steps: {steps} per epoch, {steps * recipe.epochs} in all, {update * ranks} images each "
+        f"on {ranks} device{'s'[: ranks > 1]}",
         f"learning rate: {recipe.total_lr(ranks):g} at its highest",
     ]
 
 
-def _costs(config: TrainConfig, device: str, batch: Batch, ranks: int) -> List[str]:
+def _costs(
+    config: TrainConfig, model: M.Module, images: int, ranks: int, batch: Batch, device: str
+) -> List[str]:
     """Time and memory, scaled up from a step on a few images."""
     recipe = config.recipe
     few = Batch(*(values[:TIMED_IMAGES] for values in vars(batch).values()))
-    folder = load_split(config.data, "train")
-    model = get_model(config.arch, num_classes=len(folder.classes), drop_path=recipe.drop_path)
-    prepare(model, device)
     small = recipe.model_copy(update={"accumulate": 1})
     rate = recipe.total_lr(ranks)
-    updater = Updater(model, small, rate, config.seed, device)
+    updater = Updater(prepare(model, device), small, rate, config.seed, device)
     before = _memory(device)
     seconds = math.inf
     for step in range(2):  # the first one also prepares kernels and memory
@@ -100,7 +103,7 @@ def _costs(config: TrainConfig, device: str, batch: Batch, ranks: int) -> List[s
         seconds = min(seconds, time.perf_counter() - started)
     per_image = seconds / len(few)
     used = (_memory(device) - before) / len(few) * recipe.batch_size + before
-    epoch = per_image * len(folder) / ranks
+    epoch = per_image * images / ranks
     return [
         f"estimate: {1 / per_image:.1f} images/s on a {device.upper()}, so {_duration(epoch)} per "
         f"epoch and {_duration(epoch * recipe.epochs)} in all, without the loader",

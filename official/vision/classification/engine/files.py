@@ -4,7 +4,19 @@ import contextlib
 import os
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UsageError, UserError
+
+
+def check_target(flag: str, path: Path) -> None:
+    """See that a file of this name can be made, before the work whose result it is to hold.
+
+    Raises:
+        UsageError: naming ``flag``, when the name is a folder's or its folder does not exist.
+    """
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: is a folder; give a file's name")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag} {path}: there is no folder {path.parent}; make it first")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

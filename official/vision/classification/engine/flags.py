@@ -15,6 +15,7 @@ import cv2
 from ..distributed.launch import Topology
 from ..errors import UserError
 from ..preprocess import PRESETS, parse_preprocess
+from ..zoo.classes import printable
 from .network import NetworkConfig
 
 DEFAULT_DATA = "/data/datasets/imagenet"
@@ -44,6 +45,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class _Formatter(logging.Formatter):
+    """Names in a message may come from a file of unknown origin, and must not steer a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 def run(
     parser: Parser,
     start: Callable[[argparse.Namespace], int],
@@ -55,13 +63,15 @@ def run(
     # MegEngine switches denormal numbers off, and numpy remarks on it when it is asked for limits.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     cv2.setLogLevel(0)  # silent: our errors name the file
-    logging.basicConfig(level=logging.WARNING, format=f"{prog}: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(f"{prog}: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         return start(args)
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        sys.stderr.write(f"{prog}: error: {error}\n")
+        sys.stderr.write(f"{prog}: error: {printable(str(error))}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: interrupted\n")
@@ -72,7 +82,8 @@ def run(
     except OSError as error:  # a full disk, a folder that has gone
         if args.debug:
             traceback.print_exc()
-        sys.stderr.write(f"{prog}: error: {error.filename or 'output'}: {error.strerror}\n")
+        reason = f"{error.filename or 'output'}: {error.strerror or error}"
+        sys.stderr.write(f"{prog}: error: {printable(reason)}\n")
         return 1
 
 

@@ -13,7 +13,8 @@ from ..data.image import read_image
 from ..data.normalize import Normalize
 from ..data.transforms import EvalTransform, to_network_layout
 from ..errors import DataError, TrainingError, UsageError
-from .network import Network, NetworkConfig, open_network
+from ..zoo.models import get_model
+from .network import Network
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,18 @@ def inference_model(
 
     Raises:
         UsageError: for an unknown name, a network that does not know how its images are
-            prepared, or a ``top_k`` below 1.
+            prepared or has lost its classifier, or a ``top_k`` below 1.
         WeightsError: when the weights cannot be had or do not fit.
         DataError: when the picture cannot be read.
     """
     if top_k < 1:
         raise UsageError(f"top_k is {top_k}; expected 1 or more")
     pixels = _pixels(image)
-    if isinstance(name_or_model, str):
-        guesses = classify(open_network(NetworkConfig(name_or_model)), pixels, top_k)
-    else:
-        with _evaluating(name_or_model):
-            guesses = classify(_network_of(name_or_model), pixels, top_k)
+    model = name_or_model
+    if isinstance(model, str):
+        model = get_model(model, pretrained=True)
+    with _evaluating(model):
+        guesses = classify(_network_of(model), pixels, top_k)
     told = [
         {"pred_label": g.index, "pred_class": g.name, "pred_score": g.probability} for g in guesses
     ]
@@ -91,7 +92,9 @@ def _network_of(model: M.Module) -> Network:
             "the network does not know how its images are prepared: give a name, or a network "
             "from get_model(..., pretrained=...)"
         )
-    count = model.fc.out_features
+    count = getattr(getattr(model, "fc", None), "out_features", None)
+    if count is None:
+        raise UsageError("the network has no classifier, a Linear layer called fc; give it one")
     # A classifier put in later has other classes than the weights had.
     classes = config.classes if config.classes and len(config.classes) == count else None
     return Network(model, type(model).__name__, count, classes, True, config.preprocess)

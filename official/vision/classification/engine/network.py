@@ -66,13 +66,23 @@ class Network:
         known = self.classes is not None and set(folder.classes) <= set(self.classes)
         same_number = len(folder.classes) == self.num_classes
         if not known and same_number and (self.classes is None or self.classes_are_guessed):
+            if self.classes is not None:
+                logger.warning(
+                    "%s: its folders are not named as the weights' classes (%s, …), and are taken "
+                    "for them in sorted order; --class-map says otherwise",
+                    folder.root,
+                    ", ".join(self.classes[:3]),
+                )
             return folder  # sorted folders are all there is to go by
         if self.classes is None:
             raise DataError(
                 f"{folder.root}: {len(folder.classes)} class folders, but the weights have "
                 f"{self.num_classes} classes; say which is which with --class-map"
             )
-        return folder.relabel(self.classes)
+        try:
+            return folder.relabel(self.classes)
+        except DataError as error:
+            raise DataError(f"{error}; say which is which with --class-map") from None
 
 
 def open_network(config: NetworkConfig) -> Network:
@@ -88,7 +98,7 @@ def open_network(config: NetworkConfig) -> Network:
     """
     if config.model is None:
         return _published(config)
-    if config.arch:
+    if config.arch is not None:
         arch_of(config.arch)  # a name that does not exist is told before a large file is read
     return network_from(load_weights(config.model), config)
 
@@ -96,17 +106,22 @@ def open_network(config: NetworkConfig) -> Network:
 def network_from(weights: Weights, config: NetworkConfig) -> Network:
     """Build a network with the weights of a file; otherwise as ``open_network``."""
     path = weights.path
-    wanted = arch_of(config.arch) if config.arch else None
+    wanted = None if config.arch is None else arch_of(config.arch)
     if wanted and weights.arch and wanted != weights.arch:
-        raise UsageError(f"{path}: weights of {weights.arch}, not of --arch {config.arch}")
+        raise UsageError(
+            f"{path}: weights of {weights.arch}, not of --arch {config.arch}; leave that out"
+        )
     arch = wanted or weights.arch or DEFAULT_ARCH
     if arch not in ARCHS:
         raise UsageError(f"{path}: weights of {arch}, which this version does not know")
     count = weights.num_classes or config.num_classes or 1000
     if config.num_classes not in (None, count):
-        raise UsageError(f"{path}: has {count} classes, not --num-classes {config.num_classes}")
+        raise UsageError(
+            f"{path}: has {count} classes, not --num-classes {config.num_classes}; leave that out"
+        )
     model = ARCHS[arch](num_classes=count)
-    fill(model, weights)
+    assumed = not (wanted or weights.arch)
+    fill(model, weights, name=f"{arch} (assumed; --arch names another)" if assumed else arch)
     model.eval()
     known = _known(config, weights, arch)
     return Network(
@@ -139,7 +154,7 @@ def _known(config: NetworkConfig, weights: Weights, arch: str) -> PretrainedConf
 
 
 def _published(config: NetworkConfig) -> Network:
-    name = config.arch or DEFAULT_ARCH
+    name = DEFAULT_ARCH if config.arch is None else config.arch
     arch = arch_of(name)
     card = BY_NAME.get(name) or default_card(arch)
     if card is None:

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from ..data.image import read_image
-from ..errors import DataError, UserError
+from ..errors import DataError, UsageError, UserError
 from .console import Console
 from .device import choose_device, prepare, use_device
+from .files import check_target
 from .inference import Guess, classify
 from .network import NetworkConfig, open_network
 from .picture import annotate
@@ -35,6 +36,8 @@ def predict(config: PredictConfig) -> int:
     Raises:
         UserError: for what the user can mend.
     """
+    if config.save_image:
+        _check_picture(config.save_image)
     image = read_image(config.image)
     device = choose_device(config.device, 1)
     use_device(device)
@@ -64,11 +67,14 @@ def describe(rank: int, guess: Guess) -> str:
     return f"{rank}: class = {guess.name:20s} with probability = {percent:4.1f} %"
 
 
+def _check_picture(path: str) -> None:
+    if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"--save-image {path}: the name must end in .png or .jpg")
+    check_target("--save-image", Path(path))
+
+
 def _save_picture(path: str, picture: np.ndarray) -> None:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"--save-image {path}: the name must end in .png or .jpg")
-    _, data = cv2.imencode(suffix, picture)
+    _, data = cv2.imencode(Path(path).suffix.lower(), picture)
     try:
         Path(path).write_bytes(data.tobytes())
     except OSError as error:

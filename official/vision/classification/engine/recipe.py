@@ -32,7 +32,7 @@ def load_recipe(name: str) -> Recipe:
         path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
-        raise UsageError(unknown("recipe", name, known))
+        raise UsageError(unknown("recipe", name, known, "official/recipes has all"))
     try:
         values = _read_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -55,8 +55,8 @@ class RunFolder:
         for path in self._older()[max(self.keep - 1, 0) :]:
             path.unlink()
 
-    def prepare(self, recipe: Recipe) -> None:
-        """Make the folder and write the recipe.
+    def prepare(self) -> None:
+        """Make the folder, and clear away what runs that were killed have left in it.
 
         Raises:
             UserError: when it cannot be made, or holds a run that this one would overwrite.
@@ -73,10 +73,23 @@ class RunFolder:
                 f"{there[0]}: holds a run already; continue it with --resume auto, or "
                 "choose another folder with --save"
             )
-        if not self.resume_from:
+        if not there:
             for name in ("metrics.jsonl", "log.txt"):  # of a run that never got to a checkpoint
                 (self.path / name).unlink(missing_ok=True)
+        for part in self.path.glob("*.part"):  # killed in the middle of a write
+            part.unlink()
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.yaml; it is read back by ``load_recipe``.
+
+        Raises:
+            UserError: when it cannot be written.
+        """
         write_atomically(self.path / "recipe.yaml", dump_recipe(recipe).encode())
+
+    def is_latest(self, path: Path) -> bool:
+        """Whether ``path`` is the latest checkpoint here, however it is spelled."""
+        return self.checkpoint.exists() and self.checkpoint.samefile(path)
 
     def _resumes_here(self, there: List[Path]) -> bool:
         sources = [path for path in self.resume_from if path.exists()]

@@ -12,12 +12,14 @@ from ..data.normalize import Normalize
 from ..data.sampler import eval_batches
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
+from ..distributed.heartbeat import beats
 from ..distributed.launch import Topology, launch
 from ..errors import UserError
 from .class_map import apply_class_map, read_class_map
 from .console import Console
 from .device import choose_device, prepare, use_device
 from .evaluator import Result, evaluate
+from .files import check_target
 from .meters import Meter
 from .network import NetworkConfig, open_network
 
@@ -43,8 +45,10 @@ def test(config: TestConfig) -> int:
     Raises:
         UserError: for what the user can mend.
     """
+    if config.json:
+        check_target("--json", Path(config.json))
     device = choose_device(config.device, config.topology.ngpus)
-    return launch(_test_on_this_rank, config.topology, config, device)
+    return launch(_test_on_this_rank, config.topology, config, device, device_type=device)
 
 
 def _test_on_this_rank(config: TestConfig, device: str) -> int:
@@ -67,7 +71,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     console.start_bar("Test", len(folder))
     result = evaluate(
         prepare(network.model, device),
-        loader,
+        beats(loader),
         Normalize(network.preprocess),
         len(folder),
         report=_Reporter(console, config.print_freq),

@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
-from typing import Dict, Iterable, Iterator, Optional
+from typing import Any, Dict, Iterable, Iterator, Optional
 
 import megengine
 import megengine.module as M
@@ -13,7 +13,9 @@ from ..data.folder import ImageFolder, load_split
 from ..data.loader import Loader, Transform
 from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_batches
 from ..data.transforms import EvalTransform, TrainTransform
+from ..distributed.agreement import require_same_run, require_same_state, share_statistics
 from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
+from ..distributed.heartbeat import beats
 from ..distributed.launch import Topology, launch
 from ..errors import TrainingError, UsageError, WeightsError
 from ..resnet.pretrained import Pretrained
@@ -68,7 +70,7 @@ def train(config: TrainConfig) -> int:
         UserError: for what the user can mend.
     """
     device = choose_device(config.device, config.topology.ngpus)
-    return launch(_train_on_this_rank, config.topology, config, device)
+    return launch(_train_on_this_rank, config.topology, config, device, device_type=device)
 
 
 def _train_on_this_rank(config: TrainConfig, device: str) -> int:
@@ -84,7 +86,7 @@ class Trainer:
         self.recipe = recipe = config.recipe
         self.train_set = load_split(config.data, "train")
         self.val_set = load_split(config.data, "val").relabel(self.train_set.classes)
-        self.num_classes = _number_of_classes(config.num_classes, self.train_set)
+        self.num_classes = number_of_classes(config.num_classes, self.train_set)
         self.batch_size = recipe.batch_size * recipe.accumulate  # of one update on this rank
         self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch_size, world_size())
         self.last_step = recipe.epochs * self.steps_per_epoch
@@ -93,6 +95,7 @@ class Trainer:
         self.folder = RunFolder(config.save, config.arch, config.resume, config.keep)
         self.console = Console(rank() == 0, self.folder.path, config.tensorboard)
         megengine.random.seed(config.seed)
+        self.device = device
         self.model = self._build_model(device)
         self.updater = Updater(self.model, recipe, self.total_lr, config.seed, device)
         self.meters = StepMeters()
@@ -103,10 +106,14 @@ class Trainer:
     def run(self) -> int:
         """Train to the end, or to a signal; return the exit code."""
         if rank() == 0:
-            self.folder.prepare(self.recipe)
+            self.folder.prepare()
         barrier()
         if self.folder.resume_from:
             self._resume()
+        require_same_run("the training set", [self.train_set.classes, len(self.train_set)])
+        require_same_run("the step to go on from (--save must be on a shared disk)", [self.step])
+        if rank() == 0:  # only now: a run that is refused leaves the recipe of the one before
+            self.folder.write_recipe(self.recipe)
         if self.updater.precision.note:
             self.console.line(self.updater.precision.note)
         if self.step >= self.last_step:
@@ -120,7 +127,7 @@ class Trainer:
 
     def _run_steps(self, stop: StopRequest) -> int:
         self._start_bar()
-        for batch in self._train_loader():
+        for batch in beats(self._train_loader()):
             results = self.updater(batch, self.step, self._rate(self.step))
             self.step += 1
             self._note(results, len(batch))
@@ -173,6 +180,8 @@ class Trainer:
         batch = next(self._batches(error.step))
         names = [self.train_set.paths[index] for index in batch.indices]
         kept = self.folder.checkpoints()
+        if self.saved_step == error.step:  # the weights that gave this loss
+            kept = kept[1:]
         last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
         return (
             f"{error}, on {names[0]} and {len(names) - 1} more images; {last}; lower the learning "
@@ -183,7 +192,7 @@ class Trainer:
         """Test, write the checkpoint and the curves."""
         self._report()
         self.console.stop_bar()
-        broadcast_model(self.model)  # ranks have batch statistics of their own; one is tested
+        share_statistics(self.model, self.updater.average)  # so that one network is tested
         epoch = self.step // self.steps_per_epoch
         result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}")
         self.console.line(f"Epoch {epoch} Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
@@ -211,7 +220,7 @@ class Trainer:
         self.console.start_bar(title, len(self.val_set))
         result = evaluate(
             self.model,
-            self._loader(self.val_set, transform, batches),
+            beats(self._loader(self.val_set, transform, batches)),
             self.updater.normalize,
             len(self.val_set),
             report=lambda batch: self.console.advance(batch.total * world_size()),
@@ -280,13 +289,14 @@ class Trainer:
             break
         self.updater.precision.load(progress.precision)
         self.step, self.best_top1 = progress.step, progress.best_top1
-        self.saved_step = self.step if path == self.folder.checkpoint else None
+        self.saved_step = self.step if self.folder.is_latest(path) else None
         self.console.rewind_metrics(self.step)
         self.console.line(f"resumed from {path} at step {self.step} of {self.last_step}")
 
     def _check_identity(self, path: object, progress: Progress) -> None:
-        for name, value in self._progress().identity.items():
-            if progress.identity[name] != value:
+        before = _identity(progress)
+        for name, value in _identity(self._progress()).items():
+            if before[name] != value:
                 raise UsageError(
                     f"--resume {path}: that run had another {name}; give the flags it was "
                     "started with, or start a new run from it with --pretrained"
@@ -295,7 +305,8 @@ class Trainer:
     def _save(self, best: bool = False) -> None:
         """Write a checkpoint, and the weights that did best if these are they."""
         self._report()  # before it, so that no weights are saved whose loss was not finite
-        broadcast_model(self.model)
+        share_statistics(self.model, self.updater.average)
+        require_same_state(self.model, self.updater.average)
         if rank() == 0:
             if best:
                 average = self.updater.average
@@ -331,8 +342,8 @@ class Trainer:
         """Whether a signal has come; ranks must agree, and ask each other now and then."""
         if world_size() == 1:
             return stop.came
-        if self.step % self.config.print_freq:
-            return False
+        if self.device != "cpu" and self.step % self.config.print_freq:
+            return False  # asking makes a GPU wait
         return bool(sum_over_ranks(np.array([stop.came], np.int32))[0])
 
     def _stop(self, stop: StopRequest) -> int:
@@ -356,6 +367,17 @@ class Trainer:
         )
 
 
+def _identity(progress: Progress) -> Dict[str, Any]:
+    """What cannot change in the course of a run. How many devices share an update's batch can."""
+    identity = progress.identity
+    recipe = Recipe.model_validate(progress.recipe)
+    devices = progress.total_batch // (recipe.batch_size * recipe.accumulate)
+    shared = dict(progress.recipe, batch_size=None, accumulate=None)
+    lr = float(f"{recipe.total_lr(devices):.6g}")
+    identity["recipe"] = dict(shared, optimizer=dict(shared["optimizer"], lr=lr, lr_per=None))
+    return identity
+
+
 def _metrics(prefix: str, result: Result) -> Dict[str, float]:
     return {
         f"{prefix}_loss": result.loss,
@@ -364,7 +386,12 @@ def _metrics(prefix: str, result: Result) -> Dict[str, float]:
     }
 
 
-def _number_of_classes(wanted: Optional[int], folder: ImageFolder) -> int:
+def number_of_classes(wanted: Optional[int], folder: ImageFolder) -> int:
+    """How many there are to tell apart.
+
+    Raises:
+        UsageError: when it is not the number that is wanted.
+    """
     found = len(folder.classes)
     if wanted is not None and wanted != found:
         raise UsageError(f"--num-classes {wanted}: {folder.root} has {found} class folders")

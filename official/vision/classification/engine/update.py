@@ -103,7 +103,7 @@ class Updater:
             loss = self.criterion(logits, targets)
             self.precision.backward(self.gradients, loss, self.recipe.accumulate)
         top1, top5 = F.topk_accuracy(logits, labels, (1, min(5, logits.shape[1])))
-        return F.stack([loss, top1, top5]).detach()
+        return F.stack([loss, top1, top5]).reshape(3).detach()
 
     def _seed_drop_path(self, step: int) -> None:
         """Make what drop path draws a function of (seed, step, rank): a resume repeats it."""

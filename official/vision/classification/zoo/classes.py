@@ -44,8 +44,9 @@ def display_names(classes: Optional[Sequence[str]], num_classes: int) -> Tuple[s
     if classes is None:
         return tuple(f"class_{index}" for index in range(num_classes))
     known = {folder: name for dataset in _FILES for folder, name in class_names(dataset).items()}
-    return tuple(known.get(name) or _printable(name) for name in classes)
+    return tuple(known.get(name) or printable(name) for name in classes)
 
 
-def _printable(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+def printable(text: str) -> str:
+    """``text`` with its control characters escaped, so that it cannot steer a terminal."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Collection, Dict, List, Optional, Tuple, Union
 
 import megengine.module as M
 import numpy as np
@@ -139,16 +140,19 @@ def strip_prefix(prefix: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.nd
     }
 
 
-def fill(model: M.Module, weights: Weights, new_head: bool = False) -> None:
+def fill(
+    model: M.Module, weights: Weights, new_head: bool = False, name: str = "the network"
+) -> None:
     """Give ``model`` the weights after checking every name, shape and value.
 
     Args:
         new_head: leave the classifier as it is where only the number of classes differs.
+        name: what to call the network in messages.
 
     Raises:
         WeightsError: listing what does not fit; the network is then untouched.
     """
-    tensors = fitting_tensors(model, weights, new_head)
+    tensors = fitting_tensors(model, weights, new_head, name)
     if "fc.weight" in tensors and weights.num_classes not in (None, len(tensors["fc.weight"])):
         logger.warning(
             "%s: has %d classes; the classifier starts anew with %d",
@@ -160,24 +164,27 @@ def fill(model: M.Module, weights: Weights, new_head: bool = False) -> None:
 
 
 def fitting_tensors(
-    model: M.Module, weights: Weights, new_head: bool = False
+    model: M.Module, weights: Weights, new_head: bool = False, name: str = "the network"
 ) -> Dict[str, np.ndarray]:
     """What ``fill`` gives to ``model``, in the network's own shapes.
 
     Raises:
         WeightsError: listing what does not fit.
     """
-    own = model.state_dict()
-    expected = {name: value.shape for name, value in own.items()}
+    own = dict(model.named_tensors())  # state_dict() would wait for values, and copy them
+    expected = {key: tuple(value.shape) for key, value in own.items()}
     tensors = dict(weights.tensors)
     if new_head and _other_classes(expected, tensors):
-        tensors.update({name: own[name] for name in ("fc.weight", "fc.bias")})
-    problems = _problems(expected, tensors)
+        tensors.update({key: own[key].numpy() for key in ("fc.weight", "fc.bias")})
+    misfits = _misfits(expected, tensors)
+    problems = misfits + _unusable(expected, tensors)
+    if misfits:
+        problems.append("is it of another network?")
     if problems:
-        raise WeightsError(f"{weights.path}: does not fit the network: {'; '.join(problems)}")
+        raise WeightsError(f"{weights.path}: does not fit {name}: {'; '.join(problems)}")
     return {
-        name: np.ascontiguousarray(tensors[name], np.float32).reshape(shape)
-        for name, shape in expected.items()
+        key: np.ascontiguousarray(tensors[key], np.float32).reshape(shape)
+        for key, shape in expected.items()
     }
 
 
@@ -190,7 +197,7 @@ def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
     """
     card = find_card(arch, pretrained)
     weights = load_weights(Path(pretrained) if card is None else _fetch(model, card))
-    fill(model, weights, new_head=True)
+    fill(model, weights, new_head=True, name=arch)
     config = config_of(weights, arch) if card is None else card_config(card)
     if model.fc.out_features != weights.num_classes:  # a new classifier, for other classes
         config = replace(config, classes=None)
@@ -198,11 +205,27 @@ def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
 
 
 def _fetch(model: M.Module, card: Card) -> Path:
-    def check(path: Path) -> None:
-        fitting_tensors(model, load_weights(path), new_head=True)
+    """The card's file, for a network that is built as its own is but for the classifier."""
+    if _body_size(model) != card.params - card.num_classes * (model.fc.in_features + 1):
+        raise UsageError(
+            f"{card.name}: weights of {card.arch} as it is by default, and this one is built "
+            "otherwise, as with in_channels or paper_form; leave that out, or give a weight file"
+        )
 
-    tensor_bytes = 4 * sum(value.size for value in model.state_dict().values())
-    return fetch(card, check, max_bytes=2 * tensor_bytes + (64 << 20))
+    def check(path: Path) -> None:
+        fitting_tensors(model, load_weights(path), new_head=True, name=card.arch)
+
+    # Twice what the parameters take, for files that hold more than one network needs.
+    return fetch(card, check, max_bytes=8 * card.params + (64 << 20))
+
+
+def _body_size(model: M.Module) -> int:
+    """Numbers in everything but the classifier and the statistics of normalisations."""
+    return sum(
+        math.prod(value.shape)
+        for name, value in model.named_tensors()
+        if not name.startswith("fc.") and ".running_" not in name
+    )
 
 
 def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
@@ -214,7 +237,9 @@ def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
     if pretrained is True:
         card = default_card(arch)
         if card is None:
-            raise UsageError(f"there are no published weights for {arch}; give a weight file")
+            raise UsageError(
+                f"there are no published weights for {arch}; give the path of a weight file"
+            )
         return card
     card = BY_NAME.get(str(pretrained))
     if card is None:
@@ -230,26 +255,37 @@ def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
     return card
 
 
-def _problems(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> List[str]:
-    """What keeps ``tensors`` from filling a network, one phrase per kind."""
-    missing = [name for name in expected if name not in tensors]
-    foreign = [shown(name) for name in tensors if name not in expected]
-    common = [name for name in expected if name in tensors]
-    shapes = [
-        f"{name} is {tensors[name].shape}, not {tuple(expected[name])}"
-        for name in common
-        if not _same_shape(tensors[name].shape, expected[name])
-    ]
-    integers = [name for name in common if tensors[name].dtype.kind != "f"]
-    broken = [name for name in common if not np.isfinite(tensors[name]).all()]
+def _misfits(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> List[str]:
+    """Names and shapes that keep ``tensors`` from filling a network, one phrase per kind."""
     kinds = {
-        "missing": missing,
-        "not in the network": foreign,
-        "of another shape": shapes,
-        "not floating point": integers,
-        "not finite": broken,
+        "lacks {}": [name for name in expected if name not in tensors],
+        "has {} besides": [shown(name) for name in tensors if name not in expected],
+        "differs where {}": [
+            f"{name} is {tensors[name].shape}, not {_plain(shape)}"
+            for name, shape in expected.items()
+            if name in tensors and not _same_shape(tensors[name].shape, shape)
+        ],
     }
-    return [f"{_some(names)} {kind}" for kind, names in kinds.items() if names]
+    return [kind.format(_some(names)) for kind, names in kinds.items() if names]
+
+
+def _unusable(expected: Collection[str], tensors: Dict[str, np.ndarray]) -> List[str]:
+    """The same of their values."""
+    common = [name for name in expected if name in tensors]
+    kinds = {
+        "holds other than floating point in {}": [
+            name for name in common if tensors[name].dtype.kind != "f"
+        ],
+        "holds NaN or infinity in {}": [
+            name for name in common if not np.isfinite(tensors[name]).all()
+        ],
+    }
+    return [kind.format(_some(names)) for kind, names in kinds.items() if names]
+
+
+def _plain(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    """A BN tensor's shape as its state dict has it: (C,) for MegEngine's own (1, C, 1, 1)."""
+    return (shape[1],) if len(shape) == 4 and shape == (1, shape[1], 1, 1) else shape
 
 
 def _same_shape(found: Tuple[int, ...], expected: Tuple[int, ...]) -> bool:

@@ -89,7 +89,8 @@ def arch_of(name: str) -> str:
         return BY_NAME[name].arch
     if name in ARCHS:
         return name
-    raise UsageError(unknown("network", name, sorted({*ARCHS, *BY_NAME})))
+    known = list(dict.fromkeys([*ARCHS, *BY_NAME]))
+    raise UsageError(unknown("network", name, known, "list_models() and README.md name all"))
 
 
 def image_size(arch: str) -> int:
@@ -97,12 +98,19 @@ def image_size(arch: str) -> int:
     return 32 if arch.endswith("_cifar") else 224
 
 
-def unknown(kind: str, name: str, known: List[str]) -> str:
-    """A message for a name that is not there, with those it may have meant."""
+def unknown(kind: str, name: str, known: List[str], others: str = "") -> str:
+    """A message for a name that is not there, with those it may have meant.
+
+    Args:
+        others: where to find the names that are not told.
+    """
     longer = [other for other in sorted(known) if name and other.startswith(name)]
     near = longer[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
-    return f"unknown {kind} {name!r}: {hint}"
+    if near:
+        return f"unknown {kind} {name!r}: did you mean {', '.join(near)}?"
+    few = ", ".join(known[:3])
+    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+    return f"unknown {kind} {name!r}: there are {few}{more}" + (f"; {others}" if others else "")
 
 
 def _has_weights(name: str) -> bool:

@@ -43,6 +43,22 @@ def test_folders_are_named_as_they_are_written(tmp_path):
     }
 
 
+def test_numbers_are_decimal(tmp_path):
+    """YAML 1.1 reads 010 as eight, 0x10 as sixteen and 1:30 as ninety."""
+    path = tmp_path / "map.yaml"
+    path.write_text("a: 010\nb: 0x10\nc: 1:30\nd: 0b1\ne: -1\nf: 1_0\ng: '3'\nh: 08\n")
+    assert read_class_map(str(path)) == {
+        "a": 10,
+        "b": "0x10",
+        "c": "1:30",
+        "d": "0b1",
+        "e": -1,
+        "f": "1_0",
+        "g": "3",
+        "h": "08",  # no number to YAML
+    }
+
+
 def refused(call, *args, error=UsageError):
     with pytest.raises(error) as caught:
         call(*args)
@@ -67,7 +83,7 @@ def test_what_is_no_map_is_refused(tmp_path, text):
 @pytest.mark.parametrize(
     "data",
     [b"{", b"a: b: c", b"\xff\xfe\x00", b"[1]: 2", b"{a: 1}: 2", b"a: !!python/name:os.system x"]
-    + [b"a: 2001-99-99", b"[" * 5000],
+    + [b"a: 2001-99-99", b"[" * 5000, b"a: 1\nb: 2\na: 3", b'{"1": 0, "1": 2}'],
 )
 def test_what_is_no_yaml_is_refused(tmp_path, data):
     path = tmp_path / "map.yaml"
@@ -123,7 +139,12 @@ def test_a_folder_that_is_not_in_the_map(folder):
     message = refused(
         apply_class_map, folder, {"bird": 0, "swim": 1}, CLASSES, NAMES, error=DataError
     )
-    assert message == f"{folder.root}: class folder cat is not in the --class-map"
+    assert (
+        message == f"{folder.root}: class folder cat is not in the --class-map; add a line for it"
+    )
+
+
+NO_CLASS = "is not a class of the network, which has crane, lynx, crane, …, or 0 to 3"
 
 
 @pytest.mark.parametrize(
@@ -132,10 +153,10 @@ def test_a_folder_that_is_not_in_the_map(folder):
         (4, "class 4 is not one of 0 to 3"),
         (-1, "class -1 is not one of 0 to 3"),
         ("crane", "several classes are called crane; use a number"),
-        ("Lynx", "'Lynx' is not a class of the network"),
-        ("1", "'1' is not a class of the network"),
-        ("", "'' is not a class of the network"),
-        ("\033[2J", r"'\x1b[2J' is not a class of the network"),
+        ("Lynx", f"'Lynx' {NO_CLASS}"),
+        ("1", f"'1' {NO_CLASS}"),
+        ("", f"'' {NO_CLASS}"),
+        ("\033[2J", rf"'\x1b[2J' {NO_CLASS}"),
     ],
 )
 def test_a_class_that_the_network_does_not_have(folder, value, message):

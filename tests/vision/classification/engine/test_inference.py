@@ -159,6 +159,15 @@ def test_a_classifier_put_in_later_has_other_classes(model):
     assert inference_model(model, coloured(20, 50, 30))["pred_class"] == "class_1"
 
 
+def test_a_network_without_its_classifier(model):
+    model.fc = M.Sequential(M.Linear(1, 3))
+    with pytest.raises(UsageError, match="no classifier, a Linear layer called fc"):
+        inference_model(model, coloured(20, 50, 30))
+    del model.fc
+    with pytest.raises(UsageError, match="no classifier"):
+        inference_model(model, coloured(20, 50, 30))
+
+
 @pytest.fixture
 def published(monkeypatch, tmp_path):
     """A row of resnet20_cifar whose weights are there already."""
@@ -197,8 +206,9 @@ def test_names_without_weights_are_refused(published, tmp_path):
     image = coloured(20, 50, 30)
     with pytest.raises(UsageError, match="did you mean resnet20_cifar"):
         inference_model("resnet20", image)
-    with pytest.raises(UsageError, match="no published weights for resnet32_cifar"):
+    with pytest.raises(UsageError, match="no published weights for resnet32_cifar") as caught:
         inference_model("resnet32_cifar", image)
+    assert "--" not in str(caught.value)  # there are no flags here
     published.unlink()
     with pytest.raises(WeightsError, match="no such file"):
         inference_model("row", image)

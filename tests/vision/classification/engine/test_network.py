@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.engine.checkpoint import Progress, save_checkpoint
-from official.vision.classification.engine.network import NetworkConfig, open_network
+from official.vision.classification.engine.network import NetworkConfig, network_from, open_network
 from official.vision.classification.errors import DataError, UsageError, WeightsError
 from official.vision.classification.preprocess import PRESETS, Preprocess
 from official.vision.classification.resnet.cifar import resnet20_cifar
@@ -70,8 +70,8 @@ def test_flags_override_the_file(checkpoint):
 @pytest.mark.parametrize(
     ("arch", "num_classes", "message"),
     [
-        ("resnet18", None, "weights of resnet20_cifar, not of --arch resnet18"),
-        (None, 5, "has 3 classes, not --num-classes 5"),
+        ("resnet18", None, "weights of resnet20_cifar, not of --arch resnet18; leave that out"),
+        (None, 5, "has 3 classes, not --num-classes 5; leave that out"),
         ("resnet20_cifr", None, "did you mean resnet20_cifar"),
     ],
 )
@@ -88,6 +88,28 @@ def test_a_network_that_this_version_does_not_know(tmp_path):
         open_network(NetworkConfig(model=str(path)))
 
 
+def test_an_empty_name_is_not_taken_for_none(bare, checkpoint, tmp_path):
+    """As from a shell's variable that is not set."""
+    for path in (bare, checkpoint, tmp_path / "missing.pkl"):
+        with pytest.raises(UsageError, match="unknown network ''"):
+            open_network(NetworkConfig("", str(path)))
+    with pytest.raises(UsageError, match="unknown network ''"):
+        network_from(load.load_weights(checkpoint), NetworkConfig(""))
+
+
+def test_a_file_of_another_network(bare, checkpoint):
+    """What is assumed is told, and how to say otherwise."""
+    assumed = r"does not fit resnet18 \(assumed; --arch names another\): lacks .* another network\?"
+    with pytest.raises(WeightsError, match=assumed):
+        open_network(NetworkConfig(model=str(bare)))
+    with pytest.raises(WeightsError, match="does not fit resnet32_cifar: lacks layer1.3.bn1.bias"):
+        open_network(NetworkConfig("resnet32_cifar", str(bare)))
+    state = {name: value[:1] for name, value in resnet20_cifar().state_dict().items()}
+    save_file(state, str(checkpoint), {"resnet": json.dumps({"arch": "resnet20_cifar"})})
+    with pytest.raises(WeightsError, match="does not fit resnet20_cifar: differs where"):
+        open_network(NetworkConfig(model=str(checkpoint)))
+
+
 def test_a_name_that_does_not_exist_is_told_before_the_file_is_read(tmp_path):
     with pytest.raises(UsageError, match="unknown network 'resnet20': did you mean resnet20_cifar"):
         open_network(NetworkConfig("resnet20", str(tmp_path / "missing.pkl")))
@@ -96,8 +118,10 @@ def test_a_name_that_does_not_exist_is_told_before_the_file_is_read(tmp_path):
 
 
 def test_no_published_weights():
-    with pytest.raises(UsageError, match="no published weights for resnet20_cifar"):
+    with pytest.raises(UsageError, match="no published weights for resnet20_cifar; .* --model"):
         open_network(NetworkConfig("resnet20_cifar", None))
+    with pytest.raises(UsageError, match="unknown network ''"):
+        open_network(NetworkConfig(""))
     with pytest.raises(UsageError, match="of resnet18 have 1000 classes, not --num-classes 10"):
         open_network(NetworkConfig("resnet18", None, num_classes=10))
     with pytest.raises(UsageError, match="of resnet18 have 1000 classes, not --num-classes 10"):
@@ -234,14 +258,20 @@ def test_published_weights_come_with_their_row(published, caplog, name, row, cro
 # Labels
 
 
-def test_guessed_classes_give_way_to_sorted_folders_of_their_number(checkpoint, tiny_images):
+def test_guessed_classes_give_way_to_sorted_folders_of_their_number(
+    checkpoint, tiny_images, caplog
+):
     network = open_network(NetworkConfig(None, str(checkpoint)))
     folder = load_split(tiny_images, "val")
     object.__setattr__(network, "classes", ("a", "b", "c"))
     object.__setattr__(network, "classes_are_guessed", True)
     assert network.label(folder) is folder
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{tiny_images / 'val'}: its folders are not named as")
+    assert "(a, b, c, …)" in warning and "--class-map" in warning
     object.__setattr__(network, "classes", ("red", "green", "blue"))
     assert network.label(folder).labels.tolist() == [2] * 5 + [1] * 5 + [0] * 5
+    assert len(caplog.messages) == 1
 
 
 def test_labels_follow_the_networks_classes_by_name(checkpoint, tiny_images):
@@ -255,7 +285,7 @@ def test_labels_follow_the_networks_classes_by_name(checkpoint, tiny_images):
 def test_labels_of_foreign_folders_are_refused(checkpoint, tiny_images):
     network = open_network(NetworkConfig(None, str(checkpoint)))
     object.__setattr__(network, "classes", ("a", "b", "c"))
-    with pytest.raises(DataError, match="not among the 3 expected classes"):
+    with pytest.raises(DataError, match="not among the 3 expected classes .* --class-map"):
         network.label(load_split(tiny_images, "val"))
 
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from dataclasses import replace
 
 import cv2
@@ -10,7 +12,7 @@ from official.vision.classification.engine.inference import Guess, inference_mod
 from official.vision.classification.engine.network import NetworkConfig
 from official.vision.classification.engine.picture import annotate
 from official.vision.classification.engine.predictor import PredictConfig, describe, predict
-from official.vision.classification.errors import DataError, UserError
+from official.vision.classification.errors import DataError, UsageError, UserError
 from official.vision.classification.resnet.cifar import resnet20_cifar
 
 SIXTEEN = {"resize": 16, "crop": 16}
@@ -84,9 +86,25 @@ def test_the_picture_is_saved_with_the_classes_below(config, tmp_path, suffix):
 
 
 def test_a_picture_that_cannot_be_saved(config, tmp_path):
-    for path, message in (("a.gif", "must end in .png or .jpg"), ("no/such/a.png", "No such file")):
-        with pytest.raises(UserError, match=message):
-            predict(replace(config, save_image=str(tmp_path / path)))
+    """It is told at once, before a picture or weights are looked for."""
+    (tmp_path / "folder.png").mkdir()
+    nothing = replace(config, image="no.jpg", network=NetworkConfig(model="no.pkl"))
+    for path, message in [
+        ("a.gif", "a.gif: the name must end in .png or .jpg"),
+        ("no/such/a.png", "no/such; make it first"),
+        ("folder.png", "folder.png: is a folder"),
+    ]:
+        with pytest.raises(UsageError, match=f"--save-image .*{message}"):
+            predict(replace(nothing, save_image=str(tmp_path / path)))
+
+
+def test_a_disk_that_is_full(config, tmp_path, monkeypatch):
+    def write_bytes(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(type(tmp_path), "write_bytes", write_bytes)
+    with pytest.raises(UserError, match="a.png: cannot be written: No space left"):
+        predict(replace(config, save_image=str(tmp_path / "a.png")))
 
 
 def test_bars_are_as_long_as_the_probabilities():

@@ -11,7 +11,7 @@ from official.vision.classification.data.image import read_image
 from official.vision.classification.engine.network import NetworkConfig, open_network
 from official.vision.classification.engine.tester import TestConfig as Config
 from official.vision.classification.engine.tester import test as run_test
-from official.vision.classification.errors import DataError, UsageError, UserError
+from official.vision.classification.errors import DataError, UsageError
 from official.vision.classification.resnet.cifar import resnet20_cifar
 
 WHOLE = {"mean": [128, 128, 128], "std": [64, 64, 64], "resize": None, "crop": None}
@@ -88,5 +88,8 @@ def test_an_image_that_cannot_be_read_is_named(config, tmp_path):
 
 
 def test_an_answer_that_cannot_be_written(config, tmp_path):
-    with pytest.raises(UserError, match="--json"):
-        run_test(replace(config, json=str(tmp_path / "no" / "such" / "folder.json")))
+    """Which is told before the data set, or anything else, is looked at."""
+    (tmp_path / "folder").mkdir()
+    for path, message in (("no/such/result.json", "there is no folder"), ("folder", "is a folder")):
+        with pytest.raises(UsageError, match=f"--json {tmp_path / path}: {message}"):
+            run_test(replace(config, data="nowhere", json=str(tmp_path / path)))

@@ -6,42 +6,21 @@ import sys
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from official.vision.classification.engine import trainer
 from official.vision.classification.engine.checkpoint import read_checkpoint
 from official.vision.classification.engine.console import read_metrics
+from official.vision.classification.engine.curves import draw_curves
 from official.vision.classification.engine.recipe import load_recipe, override
-from official.vision.classification.engine.trainer import TrainConfig, train
+from official.vision.classification.engine.trainer import train
 from official.vision.classification.engine.update import Updater
 from official.vision.classification.errors import TrainingError, UsageError, UserError
 from official.vision.classification.zoo import load_weights
 
-
-@pytest.fixture()
-def config(tiny_images, tiny_recipe, tmp_path):
-    return TrainConfig(
-        data=str(tiny_images),
-        arch="resnet20_cifar",
-        recipe=load_recipe(str(tiny_recipe)),
-        save=str(tmp_path / "run"),
-        device="cpu",
-        print_freq=2,
-    )
-
-
-@pytest.fixture(autouse=True)
-def curves(monkeypatch):
-    """Drawing takes longer than these runs: how often it was asked for, instead."""
-    asked = []
-    monkeypatch.setattr(trainer, "draw_curves", asked.append)
-    return asked
-
-
-@pytest.fixture()
-def folder(tmp_path):
-    return tmp_path / "run" / "resnet20_cifar"
+pytestmark = pytest.mark.usefixtures("curves")
 
 
 def tensors_of(path):
@@ -200,10 +179,12 @@ def test_resuming_elsewhere_does_not_overwrite_the_run_that_is_there(config, fol
         (lambda c: {"recipe": override(c.recipe, {"batch_size": 4})}, "recipe|total_batch"),
     ],
 )
-def test_resuming_another_run_is_refused(config, change, name):
-    train(replace(config, recipe=config.recipe))
+def test_resuming_another_run_is_refused(config, folder, change, name):
+    train(config)
+    files = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UsageError, match=f"another ({name})"):
         train(replace(config, resume="auto", **change(config)))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == files
 
 
 def flip_a_bit(path):
@@ -314,3 +295,24 @@ def test_metrics_are_json_lines(config, folder):
     train(config)
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         assert {"event", "step", "epoch"} <= json.loads(line).keys()
+
+
+def test_averaged_weights_are_tested_saved_and_drawn(config, folder):
+    train(replace(config, recipe=override(config.recipe.with_epochs(1), {"ema.decay": 0.5})))
+    tensors = tensors_of(folder / "checkpoint.safetensors")
+    best = load_weights(folder / "best.safetensors")
+    rows = read_metrics(folder)
+    (tested,) = [row for row in rows if row["event"] == "epoch"]
+    progress, _ = read_checkpoint(folder / "checkpoint.safetensors")
+    assert progress.best_top1 == tested["average_top1"]
+    assert tested["average_loss"] != tested["val_loss"]
+    for name, value in best.tensors.items():
+        assert np.array_equal(value, tensors[f"average.{name}"]), name
+    assert not np.array_equal(best.tensors["fc.weight"], tensors["model.fc.weight"])
+
+    with_averages = cv2.imread(str(draw_curves(folder)))
+    for row in rows:
+        row.pop("average_loss", None), row.pop("average_top1", None)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = (cv2.imread(str(draw_curves(folder))) != with_averages).any(axis=(0, 2))
+    assert changed[:400].any() and changed[400:800].any() and not changed[800:].any()

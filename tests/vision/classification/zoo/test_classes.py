@@ -76,8 +76,8 @@ def test_what_to_call_them():
 
 def test_a_name_from_a_file_cannot_steer_the_terminal():
     assert display_names(("\x1b[2Jcat", "a\nb", "\ud800", "山猫"), 4) == (
-        "?[2Jcat",
-        "a?b",
-        "?",
+        r"\x1b[2Jcat",
+        r"a\nb",
+        r"\ud800",
         "山猫",
     )

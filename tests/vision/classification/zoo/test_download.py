@@ -12,7 +12,7 @@ import megengine.hub
 import numpy as np
 import pytest
 
-from official.vision.classification.errors import DownloadError, WeightsError
+from official.vision.classification.errors import DownloadError, UsageError, WeightsError
 from official.vision.classification.zoo import fill_pretrained, get_model
 from tests.servers import (
     Server,
@@ -267,10 +267,10 @@ def test_foreign_files_are_refused(mirror, card, random_state, pkl, same, tmp_pa
         "command": (command, damaged + "refuses posix.system: it is not data"),
         "other": (
             pkl(get_model("resnet32_cifar").state_dict()),
-            "does not fit the network: layer1.3.bn1.bias, layer1.3.bn1.running_mean, "
-            "layer1.3.bn1.running_var and 57 more not in the network",
+            "does not fit resnet20_cifar: has layer1.3.bn1.bias, layer1.3.bn1.running_mean, "
+            "layer1.3.bn1.running_var and 57 more besides",
         ),
-        "NaN": (pkl(broken), "does not fit the network: bn1.weight not finite"),
+        "NaN": (pkl(broken), "does not fit resnet20_cifar: holds NaN or infinity in bn1.w"),
         "checkpoint": (pkl({"epoch": 1, "state_dict": {}}), "holds no tensors"),
     }
     for case, (answer, reason) in cases.items():
@@ -286,6 +286,19 @@ def test_foreign_files_are_refused(mirror, card, random_state, pkl, same, tmp_pa
     assert mirror.requests == [URL] * len(cases)
     mirror.offer(card, good)  # and nothing of all this stands in the way
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
+
+
+def test_nothing_is_fetched_for_a_network_that_is_built_otherwise(mirror, card, pkl, random_state):
+    """And what has been fetched is not blamed for it."""
+    mirror.offer(card, pkl(random_state))
+    for _ in range(2):
+        requests = list(mirror.requests)
+        with pytest.raises(UsageError) as caught:
+            get_model("resnet20_cifar", pretrained=True, in_channels=1)
+        assert str(caught.value).startswith("resnet20_cifar_test: weights of resnet20_cifar as it")
+        assert "in_channels" in str(caught.value) and "leave that out" in str(caught.value)
+        assert mirror.requests == requests
+        get_model("resnet20_cifar", pretrained=True, num_classes=3, drop_path=0.1)
 
 
 def test_an_endless_stream_is_cut_off(mirror, card, same):

@@ -66,9 +66,9 @@ def test_missing_foreign_and_misshapen_tensors_are_listed(model, random_state, w
     path = write(state)
     for new_head in (False, True):  # which is not for a classifier without its bias
         assert refusal(model, path, same, new_head=new_head) == (
-            "bn1.bias, fc.bias missing; layer9.weight not in the network; "
+            "lacks bn1.bias, fc.bias; has layer9.weight besides; differs where "
             "conv1.weight is (16, 3, 5, 5), not (16, 3, 3, 3), "
-            "fc.weight is (64, 10), not (10, 64) of another shape"
+            "fc.weight is (64, 10), not (10, 64); is it of another network?"
         )
 
 
@@ -77,9 +77,9 @@ def test_only_some_of_many_are_listed(model, random_state, write, same):
     message = refusal(model, write(state), same)
     more = f"and {len(state) - 3} more"
     assert message.startswith(
-        f"bn1.bias, bn1.running_mean, bn1.running_var {more} missing; network."
+        f"lacks bn1.bias, bn1.running_mean, bn1.running_var {more}; has network."
     )
-    assert message.endswith(f", network.bn1.running_var {more} not in the network")
+    assert message.endswith(f", network.bn1.running_var {more} besides; is it of another network?")
 
 
 def test_a_hostile_name_does_not_reach_the_terminal(model, random_state, write, same):
@@ -93,12 +93,12 @@ def test_one_value_that_is_not_finite(value, model, random_state, write, same):
     name = "layer2.0.bn1.running_var"
     state = dict(random_state, **{name: random_state[name].copy()})
     state[name][3] = value
-    assert refusal(model, write(state), same) == f"{name} not finite"
+    assert refusal(model, write(state), same) == f"holds NaN or infinity in {name}"
 
 
 def test_integers_are_no_weights(model, random_state, write, same):
     state = {**random_state, "fc.bias": np.zeros(10, np.int64)}
-    assert refusal(model, write(state), same) == "fc.bias not floating point"
+    assert refusal(model, write(state), same) == "holds other than floating point in fc.bias"
 
 
 def test_a_batch_norm_is_a_vector_or_has_four_dimensions(model, random_state, write, same):
@@ -112,7 +112,7 @@ def test_a_batch_norm_is_a_vector_or_has_four_dimensions(model, random_state, wr
     for shape in [(4, 4), (1, 4, 4, 1), (15,), (16, 2), ()]:
         state["bn1.weight"] = np.ones(shape, np.float32)
         assert refusal(model, write(state), same) == (
-            f"bn1.weight is {shape}, not (16,) of another shape"
+            f"differs where bn1.weight is {shape}, not (16,); is it of another network?"
         )
 
 
@@ -135,7 +135,8 @@ def test_another_number_of_classes(random_state, write, same, caplog):
     model = get_model("resnet20_cifar", num_classes=7)
     before = model.state_dict()
     assert refusal(model, path, same) == (
-        "fc.bias is (10,), not (7,), fc.weight is (10, 64), not (7, 64) of another shape"
+        "differs where fc.bias is (10,), not (7,), fc.weight is (10, 64), not (7, 64); "
+        "is it of another network?"
     )
     assert caplog.messages == []
     fill(model, load_weights(path), new_head=True)
@@ -152,17 +153,42 @@ def test_another_number_of_classes(random_state, write, same, caplog):
 def test_a_new_head_is_for_the_head_alone(random_state, write, same, caplog):
     model = get_model("resnet20_cifar", num_classes=7, in_channels=1)
     assert refusal(model, write(random_state), same, new_head=True) == (
-        "conv1.weight is (16, 3, 3, 3), not (16, 1, 3, 3) of another shape"
+        "differs where conv1.weight is (16, 3, 3, 3), not (16, 1, 3, 3); is it of another network?"
     )
     wide = dict(random_state, **{"fc.weight": np.zeros((10, 32), np.float32)})
     assert "fc.weight is (10, 32), not (7, 64)" in refusal(model, write(wide), same, new_head=True)
     assert caplog.messages == []
 
 
+def test_the_network_is_called_by_its_name(model, random_state, write):
+    state = dict(random_state, more=random_state["fc.bias"])
+    path = write(state)
+    with pytest.raises(WeightsError) as caught:
+        fill(model, load_weights(path), name="my network")
+    start = f"{path}: does not fit my network: has more besides"
+    assert str(caught.value).startswith(start)
+    with pytest.raises(WeightsError, match="does not fit resnet20_cifar: has more besides"):
+        get_model("resnet20_cifar", pretrained=str(path))
+
+
+def test_the_parameters_are_not_copied_to_be_compared(model, random_state, same, monkeypatch):
+    """Module.state_dict() waits until all of them are drawn, and copies them."""
+    whole = M.Module.state_dict
+
+    def state_dict(self, rst=None, prefix="", keep_var=False):
+        assert keep_var and prefix  # a part, asked for by load_state_dict
+        return whole(self, rst, prefix, keep_var)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(M.Module, "state_dict", state_dict)
+        fill(model, Weights("somewhere", random_state))
+    assert same(model, random_state)
+
+
 def test_a_network_without_a_classifier(model, random_state, write, same):
     del model.fc
     assert refusal(model, write(random_state), same, new_head=True) == (
-        "fc.bias, fc.weight not in the network"
+        "has fc.bias, fc.weight besides; is it of another network?"
     )
     body = {name: value for name, value in random_state.items() if not name.startswith("fc.")}
     fill(model, load_weights(write(body)), new_head=True)
@@ -189,7 +215,7 @@ class TestPretrained:
         for wanted, message in [
             ("no_such.pkl", "neither a file nor a row of resnet20_cifar (which has none)"),
             ("resnet18_naiveaug_in1k", "resnet18_naiveaug_in1k are weights of resnet18, not of re"),
-            (True, "there are no published weights for resnet20_cifar; give a weight file"),
+            (True, "there are no published weights for resnet20_cifar; give the path of a w"),
         ]:
             with pytest.raises(UsageError) as caught:
                 fill_pretrained(model, "resnet20_cifar", wanted)
@@ -324,6 +350,7 @@ def test_nothing_is_logged_while_reading(random_state, write, caplog):
 
 def test_a_module_without_batch_norm(write, same):
     """``fill`` serves any module whose tensors have the file's names."""
-    source, target = (M.Sequential(M.Conv2d(2, 3, 3), M.Linear(4, 5)) for _ in range(2))
+    layers = lambda: (M.Conv2d(2, 3, 3), M.Conv2d(3, 1, 1), M.Linear(4, 5))  # noqa: E731
+    source, target = (M.Sequential(*layers()) for _ in range(2))
     fill(target, load_weights(write(source.state_dict())))
     assert same(target, source.state_dict())

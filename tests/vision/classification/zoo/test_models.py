@@ -6,7 +6,7 @@ from official.vision.classification import get_model, list_models
 from official.vision.classification.errors import UsageError
 from official.vision.classification.resnet import cifar, model, preact
 from official.vision.classification.zoo import ARCHS, CARDS, arch_of
-from official.vision.classification.zoo.models import image_size
+from official.vision.classification.zoo.models import image_size, unknown
 
 CIFAR = """
     resnet101_cifar resnet110_cifar resnet152_cifar resnet18_cifar resnet20_cifar resnet32_cifar
@@ -126,8 +126,17 @@ def test_unknown_names_with_the_nearest(function, name, near):
 def test_an_unknown_name_near_to_none():
     with pytest.raises(UsageError) as caught:
         get_model("vgg")
-    assert str(caught.value).startswith("unknown network 'vgg': there are resnet101, ")
-    assert all(name in str(caught.value) for name in ALL_ARCHS)
+    count = len(list_models())
+    assert str(caught.value) == (
+        f"unknown network 'vgg': there are resnet18, resnet34, resnet50 and {count - 3} more; "
+        "list_models() and README.md name all"
+    )
+
+
+def test_few_names_are_all_told():
+    assert unknown("colour", "x", ["red", "blue"]) == "unknown colour 'x': there are red, blue"
+    four = unknown("colour", "x", ["red", "blue", "grey", "pink"], "the box has all")
+    assert four == "unknown colour 'x': there are red, blue, grey and 1 more; the box has all"
 
 
 def test_a_name_that_is_a_network_and_a_row_is_told_once():

@@ -242,8 +242,8 @@ def test_a_network_is_filled_and_what_is_left_over_is_named(scheme, random_state
     assert same(model, random_state)
     extra = RENAMED[scheme]("layer9.0.conv1.weight")
     more = translate({**file, extra: np.zeros(1, np.float32)})
-    with pytest.raises(WeightsError, match="layer9.0.conv1.weight not in the network"):
+    with pytest.raises(WeightsError, match="has layer9.0.conv1.weight besides"):
         fill(model, Weights("a file", more.tensors))
     del file[RENAMED[scheme]("layer2.1.bn2.running_var")]
-    with pytest.raises(WeightsError, match="layer2.1.bn2.running_var missing"):
+    with pytest.raises(WeightsError, match="lacks layer2.1.bn2.running_var;"):
         fill(model, Weights("a file", translate(file).tensors))
