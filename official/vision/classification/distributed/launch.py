@@ -1,66 +1,140 @@
-"""Starting one process per device."""
+"""Starting one process per device, on GPUs and on CPUs alike.
 
-import functools
+MegEngine's own launcher forks, which breaks when a tensor exists or a thread holds a lock, allows
+GPUs only, names a victim when a rank fails, and can wait for ever. This one starts new interpreters
+and looks after them (``supervisor``); what they join is MegEngine's process group.
+"""
+
+import os
+import pickle
+import subprocess
 import sys
-from dataclasses import dataclass
-from typing import Any, Callable
+import tempfile
+from typing import Any, BinaryIO, Callable, Dict, List, Union
 
-import megengine.distributed as dist
+from ..errors import UsageError
+from .heartbeat import Heartbeats
+from .meeting import Guest, Host
+from .rank import Assignment
+from .supervisor import RankProcess, Supervisor
+from .topology import Topology
 
-from ..errors import UserError
+__all__ = ["TIMEOUT", "Topology", "launch"]
 
+TIMEOUT = "RESNET_DIST_TIMEOUT"  # environment variable: seconds
+_DEFAULT_TIMEOUT = 1800.0
 
-@dataclass(frozen=True)
-class Topology:
-    """How many processes there are, and where.
-
-    Args:
-        ngpus: devices, and so processes, on this node.
-        nodes, node: how many nodes there are, and which one this is.
-        address, port: where the server of node 0 listens.
-    """
-
-    ngpus: int = 1
-    nodes: int = 1
-    node: int = 0
-    address: str = "localhost"
-    port: int = 23456
+_START = "import sys; sys.path[:] = {path!r}; from {package}.rank import main; main({report})"
 
 
 def launch(
     worker: Callable[..., int], topology: Topology, *args: Any, device_type: str = "gpu"
 ) -> int:
-    """Run ``worker(*args)`` on every device of this node; return its exit code.
+    """Run ``worker(*args)`` on every device of this node; return the highest exit code.
 
-    A single process is run right here, without a launcher. MegEngine's launcher forks, so no
-    tensor may exist yet.
+    A single process is run right here. Otherwise ``worker`` is found by its module's name in new
+    processes, so it must be a module's function, and ``args`` are pickled. A rank that gets on with
+    nothing for RESNET_DIST_TIMEOUT seconds (default: 1800) counts as failed. The first SIGINT or
+    SIGTERM is handed to the ranks, which may save and return; the second one ends them.
+
+    Args:
+        device_type: "gpu", or "cpu" for processes on the CPU, over TCP.
 
     Raises:
-        UserError: when a process has failed; it has said why.
+        UserError: when a rank has failed, with what it said; the others are ended then. A rank's
+            UserError keeps its class.
+        KeyboardInterrupt: when the ranks were ended by Ctrl-C.
     """
-    if topology.nodes * topology.ngpus == 1:
+    if topology.processes == 1:
         return worker(*args)
-    start = dist.launcher(
-        functools.partial(_on_rank, worker),
-        n_gpus=topology.ngpus,
-        world_size=topology.nodes * topology.ngpus,
-        rank_start=topology.node * topology.ngpus,
-        master_ip=topology.address,
-        port=topology.port if topology.nodes > 1 else 0,  # 0: any that is free
-        device_type=device_type,
-        backend="auto",
-    )
+    if worker.__module__ == "__main__":
+        raise ValueError("a worker must be a function of a module that can be imported")
+    timeout = _timeout()
+    meeting = Host(topology, device_type) if topology.node == 0 else Guest(topology, timeout)
     try:
-        codes = start(*args)
-    except AssertionError as error:  # "subprocess N exit with code C"
-        raise UserError(f"a process has failed and the others were ended: {error}") from None
-    return max(code or 0 for code in codes)
+        with tempfile.TemporaryFile() as shared:
+            shared.truncate(Heartbeats.size(topology.ngpus))
+            table = Heartbeats(shared.fileno(), topology.ngpus)
+            ranks = _Starter(worker, args, topology, meeting, device_type, shared)
+            return Supervisor(ranks.start, topology, table, meeting, timeout).run()
+    finally:
+        meeting.close()
 
 
-def _on_rank(worker: Callable[..., int], *args: Any) -> int:
-    """The worker's exit code; a user's error is told in one line and ends the process."""
+def _timeout() -> float:
+    text = os.environ.get(TIMEOUT, "")
     try:
-        return worker(*args)
-    except UserError as error:
-        sys.stderr.write(f"rank {dist.get_rank()}: {error}\n")
-        sys.exit(error.exit_code)
+        seconds = float(text or _DEFAULT_TIMEOUT)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UsageError(f"{TIMEOUT}={text}: not a number of seconds above 0")
+    return seconds
+
+
+class _Starter:
+    """Starts this node's ranks."""
+
+    def __init__(
+        self,
+        worker: Callable[..., int],
+        args: tuple,
+        topology: Topology,
+        meeting: Union[Host, Guest],
+        device_type: str,
+        shared: BinaryIO,
+    ):
+        self.worker = worker
+        self.args = args
+        self.topology = topology
+        self.meeting = meeting
+        self.device_type = device_type
+        self.shared = shared.fileno()
+
+    def start(self, index: int) -> RankProcess:
+        """The process of this node's rank ``index``."""
+        receiving, reporting = os.pipe()
+        first = self.topology.node * self.topology.ngpus
+        package = __package__
+        command = _START.format(path=sys.path, package=package, report=reporting)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", command],
+                stdin=subprocess.PIPE,
+                env=self._environment(),
+                pass_fds=(reporting, self.shared),
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which hands it on
+            )
+        finally:
+            os.close(reporting)
+        return RankProcess(first + index, index, process, receiving, self._assignment(index))
+
+    def _assignment(self, index: int) -> bytes:
+        topology = self.topology
+        first = topology.node * topology.ngpus
+        neighbours: List[int] = list(range(first, first + topology.ngpus))
+        return pickle.dumps(
+            Assignment(
+                worker=self.worker,
+                args=self.args,
+                rank=first + index,
+                index=index,
+                world_size=topology.processes,
+                neighbours=neighbours,
+                address=self.meeting.address,
+                port=self.meeting.port,
+                device_type=self.device_type,
+                heartbeats=self.shared,
+                launcher=os.getpid(),
+                argv=sys.argv,
+            )
+        )
+
+    def _environment(self) -> Dict[str, str]:
+        """On a CPU the processes share the cores, which thread pools must know when they start."""
+        environment = dict(os.environ)
+        if self.device_type == "cpu":
+            threads = max(1, len(os.sched_getaffinity(0)) // self.topology.ngpus)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # errors name the file themselves
+        return environment

@@ -1,13 +1,17 @@
-"""The launcher for real, on CPU processes: its barriers need no GPU, its collectives do."""
+"""The launcher for real: new processes on the CPU, which meet, fail, stall and are interrupted."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import megengine
 import pytest
 
 from official.vision.classification.distributed.collectives import (
@@ -16,59 +20,43 @@ from official.vision.classification.distributed.collectives import (
     sum_over_ranks,
     world_size,
 )
-from official.vision.classification.distributed.launch import Topology, launch
-from official.vision.classification.errors import UserError
+from official.vision.classification.distributed.launch import TIMEOUT, Topology, launch
+from official.vision.classification.errors import DataError, TrainingError, UsageError, UserError
+
+from . import workers
 
 ROOT = Path(__file__).resolve().parents[4]
-
-# A process of its own, for no tensor may exist before the launcher forks.
-SETUP = """
-import sys
-from megengine.distributed import group
-group._devices.add("cpu")  # MegEngine allows GPUs only
-from official.vision.classification.distributed.collectives import barrier, rank, world_size
-from official.vision.classification.distributed.launch import Topology, launch
-from official.vision.classification.errors import DataError, UserError
-
-def worker(word):
-    barrier()
-    print(f"{word} {rank()} of {world_size()}\\n", end="", flush=True)
-    barrier()
-    return 3 if rank() == 1 else 0
-
-def broken(word):
-    barrier()
-    if rank() == 1:
-        raise DataError("one.png: the file is empty")
-    barrier()
-
-def start(function, topology):
-    return launch(function, topology, "this is", device_type="cpu")
-"""
+TWO = Topology(ngpus=2)
 
 
-@pytest.fixture()
-def run():
-    """Starts a program; whatever is left of it and its ranks at the end is killed."""
-    started = []
+def answers(folder):
+    """What the ranks have left."""
+    return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
 
-    def start(program):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SETUP + program],
-            cwd=ROOT,
-            env=dict(os.environ, PYTHONPATH=str(ROOT)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
 
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def is_alive(pid):
+    """Whether there is such a process that is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def assert_gone(folder, count=2, seconds=0.0):
+    pids = [answer["pid"] for answer in answers(folder)]
+    assert len(pids) == count
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, pids))
+
+
+def wait_for(folder, count, process):
+    deadline = time.monotonic() + 60
+    while len(list(Path(folder).glob("*.json"))) < count and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(0.1)
 
 
 def test_a_single_process_needs_no_launcher():
@@ -82,47 +70,225 @@ def test_a_single_process_needs_no_launcher():
     assert sum_over_ranks(values) is values
 
 
-def test_every_rank_runs_and_the_worst_exit_code_counts(run):
-    process = run("sys.exit(start(worker, Topology(ngpus=2, port=0)))")
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 3, err
-    assert sorted(out.split("\n")) == ["", "this is 0 of 2", "this is 1 of 2"]
+def test_only_a_users_error_is_kept_short():
+    with pytest.raises(UserError):
+        launch(raise_it, Topology(), UserError("short"))
+    with pytest.raises(ZeroDivisionError):
+        launch(raise_it, Topology(), ZeroDivisionError())
 
 
-def test_an_error_on_one_rank_is_told_and_ends_the_others(run):
-    process = run(
-        "try:\n    start(broken, Topology(ngpus=2, port=0))\n"
-        "except UserError as error:\n    sys.exit(f'error: {error}')"
-    )
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "rank 1: one.png: the file is empty" in err.splitlines()
-    assert "error: a process has failed and the others were ended" in err
+def raise_it(error):
+    raise error
 
 
-def test_two_launchers_act_as_two_nodes(run, unused_port):
-    nodes = [
-        run(f"start(worker, Topology(ngpus=1, nodes=2, node={node}, port={unused_port}))")
-        for node in (0, 1)
-    ]
-    told = [node.communicate(timeout=60) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], told
-    assert [out.strip() for out, _ in told] == ["this is 0 of 2", "this is 1 of 2"]
+def test_every_rank_runs_and_the_worst_exit_code_counts(tmp_path):
+    """In a process that has made tensors, which those that fork cannot do."""
+    megengine.Tensor([1.0]).numpy()
+    assert launch(workers.greet, TWO, tmp_path, 3, device_type="cpu") == 3
+    found = answers(tmp_path)
+    assert [(a["rank"], a["size"], a["local"]) for a in found] == [(0, 2, 2), (1, 2, 2)]
+    assert {a["device"] for a in found} == {"cpu:default"}  # where reductions are right
+    assert len({a["pid"] for a in found} | {os.getpid()}) == 3
+    cores = len(os.sched_getaffinity(0))
+    assert all(a["blas_threads"] <= max(1, cores // 2) for a in found)
+    assert_gone(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("user error", DataError, "rank 1: one.png: the file is empty"),
+        ("bug", UserError, "rank 1 has failed: ZeroDivisionError: by nothing; the others"),
+        ("disk", UserError, "rank 1: /data/models/x: No space left on device"),
+        ("exit", UserError, "rank 1 has failed: SystemExit: 0"),
+        ("vanish", UserError, "rank 1 ended with exit code 0 before its work was done"),
+        ("kill", UserError, "rank 1 was ended by SIGKILL"),
+        ("segfault", UserError, "rank 1 was ended by SIGSEGV"),
+        ("return", UserError, "rank 0: rank 1 is gone; rank 1 had done its work before"),
+        ("other call", TrainingError, r"parted: .* int32 \(1,\), call 3.* float32 \(7,\), call 3"),
+        ("stop", UserError, "rank 1 has shown no progress for 2 s: it has stalled"),
+        ("sleep", UserError, "rank 1 has shown no progress for 2 s: it has stalled"),
+    ],
+)
+def test_the_rank_that_fails_is_named_and_the_others_end(
+    tmp_path, monkeypatch, capfd, how, error, message
+):
+    monkeypatch.setenv(TIMEOUT, "2" if how in ("stop", "sleep") else "60")
+    with pytest.raises(error, match=message) as caught:
+        launch(workers.fail, TWO, tmp_path, how, device_type="cpu")
+    failed = answers(tmp_path)[1]["time"]
+    assert time.time() - failed < 10
+    assert type(caught.value) is error
+    assert_gone(tmp_path)
+    told = capfd.readouterr().err
+    if how == "bug":
+        assert told.count("Traceback") == 1 and "in fail\n" in told
+    elif how != "exit":
+        assert "Traceback" not in told
+    if how == "user error":
+        assert "in fail\n" in str(caught.value.__cause__)  # for --debug
+
+
+def test_a_limit_that_is_no_number(monkeypatch):
+    monkeypatch.setenv(TIMEOUT, "soon")
+    with pytest.raises(UsageError, match="RESNET_DIST_TIMEOUT=soon"):
+        launch(workers.greet, TWO, ".", device_type="cpu")
 
 
 @pytest.fixture()
-def unused_port():
+def start():
+    """Starts a launcher in a process of its own; whatever is left of it at the end is killed."""
+    started = []
+
+    def start(worker, topology, *args):
+        program = (
+            "import sys\n"
+            "from official.vision.classification.distributed.launch import launch, Topology\n"
+            "from official.vision.classification.errors import UserError\n"
+            "from tests.vision.classification.distributed import workers\n"
+            "try:\n"
+            f"    sys.exit(launch(workers.{worker}, {topology}, *{args!r}, device_type='cpu'))\n"
+            "except UserError as error:\n"
+            "    sys.exit(f'error: {error}')\n"
+            "except KeyboardInterrupt:\n"
+            "    sys.exit(130)\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_group_ends_everything_once_and_quietly(start, tmp_path, number, code):
+    """As a terminal's Ctrl-C: to every process of the launcher's group."""
+    process = start("wait", TWO, str(tmp_path))
+    wait_for(tmp_path, 2, process)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err and "error" not in err
+    assert_gone(tmp_path)
+
+
+def test_ctrl_c_lets_the_ranks_finish_and_comes_to_each_once(start, tmp_path):
+    process = start("obey", TWO, str(tmp_path), 0.5)
+    wait_for(tmp_path, 2, process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert [answer["came"] for answer in answers(tmp_path)] == [[signal.SIGINT]] * 2
+
+
+def test_a_second_ctrl_c_ends_what_does_not_want_to_end(start, tmp_path):
+    process = start("obey", TWO, str(tmp_path), 60)
+    wait_for(tmp_path, 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert_gone(tmp_path)
+
+
+def test_ctrl_c_before_the_ranks_are_there(start, tmp_path):
+    process = start("greet", TWO, str(tmp_path))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not children.read_text():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_ranks_do_not_outlive_their_launcher(start, tmp_path):
+    process = start("wait", TWO, str(tmp_path))
+    wait_for(tmp_path, 2, process)
+    process.kill()
+    process.wait()
+    assert_gone(tmp_path, seconds=5)
+
+
+@pytest.fixture()
+def port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
 
 
-def test_only_a_users_error_is_kept_short():
-    with pytest.raises(UserError):
-        launch(_raise, Topology(), UserError("short"))
-    with pytest.raises(ZeroDivisionError):
-        launch(_raise, Topology(), ZeroDivisionError())
+def nodes(port, ngpus=1):
+    return [Topology(ngpus, nodes=2, node=node, port=port) for node in (0, 1)]
 
 
-def _raise(error):
-    raise error
+def test_two_launchers_act_as_two_nodes_and_again_on_the_same_port(start, tmp_path, port):
+    for attempt in range(2):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        both = [start("greet", node, str(folder), 3) for node in nodes(port, ngpus=2)]
+        told = [node.communicate(timeout=60) for node in both]
+        # Each node answers for its own ranks: the code is rank 1's, which is on node 0.
+        assert [node.returncode for node in both] == [3, 0], told
+        assert [a["rank"] for a in answers(folder)] == [0, 1, 2, 3]
+        assert [(a["size"], a["local"]) for a in answers(folder)] == [(4, 2)] * 4
+
+
+@pytest.mark.parametrize("how", ["user error", "sleep"])
+def test_a_failure_on_one_node_ends_the_other(start, tmp_path, port, monkeypatch, how):
+    monkeypatch.setenv(TIMEOUT, "2" if how == "sleep" else "60")
+    both = [start("fail", node, str(tmp_path), how) for node in nodes(port)]
+    told = [node.communicate(timeout=60)[1] for node in both]
+    cause = {"user error": "rank 1: one.png: the file is empty", "sleep": "rank 1 has shown no"}
+    assert [node.returncode for node in both] == [1, 1]
+    assert f"error: node 1: {cause[how]}" in told[0]
+    assert f"error: {cause[how]}" in told[1]
+    assert time.time() - answers(tmp_path)[1]["time"] < 10
+    assert_gone(tmp_path)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_node_that_is_gone_ends_the_other(start, tmp_path, port, lost):
+    both = [start("linger", node, str(tmp_path)) for node in nodes(port)]
+    wait_for(tmp_path, 2, both[1 - lost])
+    both[lost].kill()
+    killed = time.monotonic()
+    _, err = both[1 - lost].communicate(timeout=20)
+    assert time.monotonic() - killed < 12  # the eight seconds of silence that say so
+    assert both[1 - lost].returncode == 1
+    assert f"node {lost} does not answer any more" in err
+    assert_gone(tmp_path, seconds=2)
+
+
+def test_nodes_that_do_not_fit_together(start, tmp_path, port, monkeypatch):
+    first = start("greet", nodes(port)[0], str(tmp_path))
+    with pytest.raises(UsageError, match="--ngpus 2: node 0 was started with --world-size 2"):
+        launch(workers.greet, nodes(port, ngpus=2)[1], tmp_path, device_type="cpu")
+    with pytest.raises(UsageError, match=f"--dist-port {port}: cannot be used .* in use"):
+        launch(workers.greet, nodes(port)[0], tmp_path, device_type="cpu")
+    first.kill()
+    first.wait()
+    monkeypatch.setenv(TIMEOUT, "1")
+    with pytest.raises(UserError, match="node 0 does not answer .Connection refused."):
+        launch(workers.greet, nodes(port)[1], tmp_path, device_type="cpu")
+
+
+def test_the_launcher_leaves_no_thread_and_no_open_file(tmp_path):
+    before = set(os.listdir("/proc/self/fd"))
+    threads = threading.active_count()
+    with pytest.raises(DataError):
+        launch(workers.fail, TWO, tmp_path, "user error", device_type="cpu")
+    time.sleep(0.3)
+    assert threading.active_count() <= threads
+    assert len(set(os.listdir("/proc/self/fd")) - before) == 0

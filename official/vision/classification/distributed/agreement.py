@@ -1,0 +1,80 @@
+"""Ranks that compute the same thing must have the same thing: making sure of it, by hash."""
+
+import hashlib
+from typing import Dict, Iterable, Optional, Protocol
+
+import megengine.module as M
+import numpy as np
+
+from ..errors import TrainingError
+from .collectives import broadcast_arrays, broadcast_buffers, rank, sum_over_ranks, world_size
+
+
+class Average(Protocol):
+    """Averaged weights, as ``engine.ema.ExponentialAverage`` keeps them."""
+
+    def state(self) -> Dict[str, np.ndarray]: ...
+
+    def load(self, state: Dict[str, np.ndarray]) -> None: ...
+
+
+def share_statistics(model: M.Module, average: Optional[Average]) -> None:
+    """Give every rank rank 0's batch statistics, in the network and in its average.
+
+    They are all that ranks have of their own: each sees other images. Weights follow from
+    gradients that all ranks share and are not sent; ``require_same_state`` finds a difference.
+    """
+    if world_size() == 1:
+        return
+    broadcast_buffers(model)
+    if average is not None:
+        own = average.state()
+        buffers = [name for name, _ in model.named_buffers() if name in own]
+        average.load({**own, **broadcast_arrays({name: own[name] for name in buffers})})
+
+
+def require_same_state(model: M.Module, average: Optional[Average]) -> None:
+    """Make sure that weights, statistics and averages are the same bits on all ranks.
+
+    Raises:
+        TrainingError: on every rank, naming those that differ from rank 0.
+    """
+    if world_size() == 1:
+        return
+    require_same("the network's weights differ between", _digest(model.state_dict()))
+    if average is not None:
+        require_same("the averaged weights differ between", _digest(average.state()))
+
+
+def require_same_run(what: str, values: Iterable[object]) -> None:
+    """Make sure that all ranks mean the same by ``values``, whose text is compared.
+
+    Raises:
+        TrainingError: ``what`` differs, on every rank.
+    """
+    if world_size() == 1:
+        return
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(f"{value}\0".encode())
+    require_same(f"{what} differs between", digest.digest())
+
+
+def require_same(what: str, digest: bytes) -> None:
+    """Compare the ranks' digests of 32 bytes; "<what> rank 0 and rank(s) 1, 2" if they differ."""
+    # Each rank fills its own row among zeros: an integer sum gathers them exactly.
+    rows = np.zeros((world_size(), len(digest) // 4), np.int32)
+    rows[rank()] = np.frombuffer(digest, np.int32)
+    rows = sum_over_ranks(rows)
+    others = np.flatnonzero((rows != rows[0]).any(1))
+    if len(others):
+        raise TrainingError(f"{what} rank 0 and rank(s) {', '.join(map(str, others))}")
+
+
+def _digest(arrays: Dict[str, np.ndarray]) -> bytes:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.digest()

@@ -1,0 +1,176 @@
+"""Where processes meet: MegEngine's key-value server, and what the launchers of nodes tell there.
+
+The server runs in a thread of node 0's launcher and ends with it, so that it leaves neither a
+process nor a port behind.
+"""
+
+import socket
+import threading
+import time
+import xmlrpc.client
+from http.client import HTTPConnection, HTTPException
+from typing import Dict, Optional
+
+from megengine.core._imperative_rt.utils import create_mm_server
+from megengine.distributed.server import Methods, ThreadXMLRPCServer
+
+from ..errors import UsageError, UserError
+from .topology import Topology
+
+_SILENCE = 8.0  # seconds after which a node is taken for lost; it calls every second
+_CALL_SECONDS = 3.0  # for one call between launchers
+
+
+class _Server(ThreadXMLRPCServer):
+    daemon_threads = True  # a thread that serves a rank that never comes must not keep us alive
+
+
+class _Desk(Methods):
+    """MegEngine's methods, and those for launchers."""
+
+    def __init__(self, mm_server_port: int, topology: Topology):
+        super().__init__(mm_server_port)
+        self.topology = topology
+        self.failure = ""
+        self.last_call: Dict[int, float] = {}
+        self.informed = set()  # nodes that know of the failure, or have nothing more to do
+
+    def join(self, node: int, nodes: int, ngpus: int) -> str:
+        """Let another node take part; return why not, or nothing."""
+        with self.lock:
+            if (nodes, ngpus) != (self.topology.nodes, self.topology.ngpus):
+                return (
+                    f"--world-size {nodes} --ngpus {ngpus}: node 0 was started with --world-size "
+                    f"{self.topology.nodes} --ngpus {self.topology.ngpus}"
+                )
+            if node == 0 or node in self.last_call:
+                return f"--rank {node}: another node has this number"
+            self.last_call[node] = time.monotonic()
+            return ""
+
+    def exchange(self, node: int, failure: str, done: bool) -> str:
+        """Take in a node's news; return what has failed anywhere, or nothing."""
+        with self.lock:
+            self.failure = self.failure or failure
+            self.last_call[node] = time.monotonic()
+            if self.failure or done:
+                self.informed.add(node)
+            return self.failure
+
+    def missing(self) -> Optional[int]:
+        """A node that has taken part and has not called for too long."""
+        with self.lock:
+            for node, called in self.last_call.items():
+                if node not in self.informed and time.monotonic() - called > _SILENCE:
+                    return node
+            return None
+
+
+class Host:
+    """Node 0's side.
+
+    Args:
+        device_type: "gpu" starts MegEngine's second server too, through which NCCL's ranks meet.
+
+    Raises:
+        UsageError: when the port is in use.
+    """
+
+    def __init__(self, topology: Topology, device_type: str):
+        several = topology.nodes > 1
+        mm_server_port = create_mm_server("0.0.0.0", 0) if device_type == "gpu" else 0
+        self._desk = _Desk(mm_server_port, topology)
+        port = topology.port if several else 0  # 0: any that is free
+        try:
+            self._server = _Server(
+                ("0.0.0.0" if several else "127.0.0.1", port), logRequests=False, allow_none=True
+            )
+        except OSError as error:
+            raise UsageError(
+                f"--dist-port {port}: cannot be used on this machine: {error.strerror}; give all "
+                "nodes another one"
+            ) from None
+        self._server.register_instance(self._desk)
+        self.address = topology.address if several else "127.0.0.1"
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+
+    def exchange(self, failure: str, done: bool) -> str:
+        """Say what has failed here, if anything; return what has failed anywhere, or nothing."""
+        missing = self._desk.missing()
+        if missing is not None and not failure:
+            failure = f"node {missing} does not answer any more"
+        return self._desk.exchange(0, failure, done)
+
+    def close(self) -> None:
+        """Wait until the other nodes know the end, or do not call any more; free the port."""
+        while not self._all_informed() and self._desk.missing() is None:
+            time.sleep(0.05)
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _all_informed(self) -> bool:
+        with self._desk.lock:
+            return self._desk.last_call.keys() <= self._desk.informed | {0}
+
+
+class Guest:
+    """The side of every other node.
+
+    Args:
+        timeout: seconds to wait for node 0.
+
+    Raises:
+        UserError: when node 0 does not answer, or does not want this node.
+    """
+
+    def __init__(self, topology: Topology, timeout: float):
+        self.address, self.port = topology.address, topology.port
+        self._node = topology.node
+        self._answered = time.monotonic()
+        self._desk = xmlrpc.client.ServerProxy(
+            f"http://{self.address}:{self.port}", transport=_Transport(), allow_none=True
+        )
+        refusal = self._join(topology, time.monotonic() + timeout)
+        if refusal:
+            raise UsageError(refusal)
+
+    def _join(self, topology: Topology, deadline: float) -> str:
+        while True:
+            try:
+                return self._desk.join(topology.node, topology.nodes, topology.ngpus)
+            except (OSError, HTTPException, xmlrpc.client.Error) as error:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"--dist-addr {self.address} --dist-port {self.port}: node 0 does not "
+                        f"answer ({_reason(error)}); start it with the same flags and --rank 0"
+                    ) from None
+                time.sleep(0.5)
+
+    def exchange(self, failure: str, done: bool) -> str:
+        """As ``Host.exchange``."""
+        try:
+            failure = self._desk.exchange(self._node, failure, done)
+            self._answered = time.monotonic()
+        except (OSError, HTTPException, xmlrpc.client.Error):
+            if time.monotonic() - self._answered > _SILENCE / 2 and not failure:
+                failure = "node 0 does not answer any more"
+        return failure
+
+    def close(self) -> None:
+        """Nothing: the server is node 0's."""
+
+
+class _Transport(xmlrpc.client.Transport):
+    """Gives up on a call after a while."""
+
+    def make_connection(self, host: str) -> HTTPConnection:
+        connection = super().make_connection(host)
+        connection.timeout = _CALL_SECONDS
+        return connection
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,204 @@
+"""Looking after the ranks of a node: who fails first, who stalls, and that nobody is left over."""
+
+import selectors
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Callable, Dict, List, Optional, Union
+
+from .. import errors
+from ..errors import UserError
+from .heartbeat import Heartbeats
+from .meeting import Guest, Host
+from .rank_process import Failure, RankProcess
+from .topology import Topology
+
+_TICK = 0.1  # seconds between two looks at what no pipe tells
+_CALL_EVERY = 1.0  # seconds between two exchanges of news with other nodes
+_GRACE = 2.0  # seconds for a cause to show itself when a consequence has been seen
+_ENDING = 5.0  # seconds for the last processes to end when others have
+_STARTING = 300.0  # the least seconds before a rank that has not begun to work has stalled
+
+
+class RankTraceback(Exception):
+    """The cause of an error that was raised in another process: its traceback, as text."""
+
+    def __str__(self) -> str:
+        return "\n" + self.args[0]
+
+
+class Supervisor:
+    """Runs the ranks of a node to their end.
+
+    Args:
+        start: starts the process of a rank, by its index on this node.
+        table: the ranks' signs of life.
+        meeting: where nodes tell each other what has failed.
+        timeout: seconds after which a silent rank has stalled.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(
+        self,
+        start: Callable[[int], RankProcess],
+        topology: Topology,
+        table: Heartbeats,
+        meeting: Union[Host, Guest],
+        timeout: float,
+    ):
+        self.start = start
+        self.topology = topology
+        self.table = table
+        self.meeting = meeting
+        self.timeout = timeout
+        self.ranks: List[RankProcess] = []
+        self.signal = 0  # the first that came
+        self.is_hurried = False  # a second one came, or the first too early to be handed on
+        self._since: Dict[str, float] = {}  # what lasts: when it began
+
+    def run(self) -> int:
+        """The highest exit code of the ranks.
+
+        Raises:
+            UserError, KeyboardInterrupt: as ``launch``.
+        """
+        before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        try:
+            for index in range(self.topology.ngpus):
+                self.table.beat(index)
+                self.ranks.append(self.start(index))
+            for rank in self.ranks:
+                rank.assign()
+            failure = self._wait()
+        finally:
+            for rank in self.ranks:
+                rank.end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._outcome(failure)
+
+    def _note(self, number: int, frame: Optional[FrameType]) -> None:
+        """Hand the first signal on to ranks that can do something about it."""
+        all_ready = len(self.ranks) == self.topology.ngpus and all(r.is_ready for r in self.ranks)
+        self.is_hurried = bool(self.signal) or not all_ready
+        self.signal = self.signal or number
+        if not self.is_hurried:
+            for rank in self.ranks:
+                if rank.process.poll() is None:
+                    rank.process.send_signal(number)
+
+    def _wait(self) -> Optional[Failure]:
+        """Until every rank has ended, or the user wants no more, or something has failed."""
+        with selectors.DefaultSelector() as selector:
+            for rank in self.ranks:
+                selector.register(rank.receiving, selectors.EVENT_READ, rank)
+            while not self.is_hurried:
+                for key, _ in selector.select(_TICK):
+                    key.data.read()
+                    if key.data.has_ended:
+                        selector.unregister(key.fileobj)
+                failure = self._find_failure()
+                if failure is not None or self._are_finished():
+                    return failure
+        return None
+
+    def _are_finished(self) -> bool:
+        """Whether all ranks have ended, or should have: those that are done, or all if one is not
+        there any more because the user wished so."""
+        if all(rank.has_ended for rank in self.ranks):
+            return "consequence" not in self._since
+        if any(rank.is_unheard for rank in self.ranks):
+            return True
+        one_has_obeyed = self.signal and any(map(self._has_obeyed, self.ranks))
+        all_are_done = all(rank.final is not None for rank in self.ranks)
+        return self._has_lasted("ending", one_has_obeyed or all_are_done, _ENDING)
+
+    def _has_obeyed(self, rank: RankProcess) -> bool:
+        """Whether the signal that was handed on has ended it, rather than made it return."""
+        if not self.signal:
+            return False
+        return rank.was_interrupted or (rank.has_ended and rank.process.wait() == -self.signal)
+
+    def _find_failure(self) -> Optional[Failure]:
+        """The first cause, or a consequence when no cause has shown itself for a while."""
+        found = [rank.failure() for rank in self.ranks if not self._has_obeyed(rank)]
+        failures = [failure for failure in found if failure is not None]
+        causes = [failure for failure in failures if failure.is_cause] or self._find_stalled()
+        failure = causes[0] if causes else None
+        alone = bool(failures) and not causes and not any(map(self._has_obeyed, self.ranks))
+        if self._has_lasted("consequence", alone, _GRACE):
+            failure = self._explain(failures[0])
+        if self.topology.nodes > 1:
+            failure = self._exchange_news(failure)
+        return failure
+
+    def _explain(self, consequence: Failure) -> Failure:
+        done = [str(rank.number) for rank in self.ranks if rank.is_done]
+        if not done:
+            return consequence
+        text = f"{consequence.text}; rank {', '.join(done)} had done its work before"
+        return Failure(text, is_cause=False)
+
+    def _find_stalled(self) -> List[Failure]:
+        at_work = [rank.index for rank in self.ranks if rank.final is None and not rank.has_ended]
+        all_are_ready = all(rank.is_ready for rank in self.ranks)
+        limit = self.timeout if all_are_ready else max(self.timeout, _STARTING)
+        index = self.table.stalled(at_work, limit)
+        if index is None:
+            return []
+        why = "waiting for other nodes" if self.table.is_waiting(index) else "it has stalled"
+        return [
+            Failure(
+                f"rank {self.ranks[index].number} has shown no progress for {limit:g} s: "
+                f"{why} (RESNET_DIST_TIMEOUT sets the limit)"
+            )
+        ]
+
+    def _exchange_news(self, failure: Optional[Failure]) -> Optional[Failure]:
+        """Tell the other nodes of ``failure``; without a cause, hear what has failed there."""
+        if failure is None:
+            if all(rank.final is not None for rank in self.ranks):  # they need no others any more
+                return None
+            if not self._has_lasted("silence", True, _CALL_EVERY):
+                return None
+            del self._since["silence"]
+        if failure is None or not failure.is_cause:
+            told = self.meeting.exchange("", False)
+            if told:
+                return Failure(told)
+        if failure is not None:
+            self.meeting.exchange(f"node {self.topology.node}: {failure.text}", False)
+        return failure
+
+    def _has_lasted(self, what: str, holds: bool, seconds: float) -> bool:
+        """Whether ``holds`` has been true at every call for ``what`` in so many seconds."""
+        if not holds:
+            self._since.pop(what, None)
+            return False
+        return time.monotonic() - self._since.setdefault(what, time.monotonic()) > seconds
+
+    def _outcome(self, failure: Optional[Failure]) -> int:
+        if failure is not None:
+            raise self._error(failure) from (
+                RankTraceback(failure.traceback) if failure.traceback else None
+            )
+        if any(rank.is_unheard for rank in self.ranks):
+            raise BrokenPipeError
+        was_cut_off = self.is_hurried or any(map(self._has_obeyed, self.ranks))
+        name = signal.Signals(self.signal).name if self.signal else ""
+        cut_off = f"node {self.topology.node} was ended by {name}" if was_cut_off else ""
+        self.meeting.exchange(cut_off, True)
+        if not was_cut_off:
+            return max(rank.final.get("code", 1) for rank in self.ranks)
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        return 128 + self.signal
+
+    def _error(self, failure: Failure) -> UserError:
+        """As the rank would have raised it; what no user can mend is shown with its traceback."""
+        if failure.traceback and not failure.error:
+            sys.stderr.write(failure.traceback)
+        kind = getattr(errors, failure.error or "UserError", UserError)
+        return kind(failure.text if failure.error else f"{failure.text}; the others were ended")
