@@ -1,0 +1,81 @@
+"""What a launcher makes of what it sees, without processes."""
+
+import tempfile
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from official.vision.classification.distributed import supervisor
+from official.vision.classification.distributed.heartbeat import Heartbeats
+from official.vision.classification.distributed.rank_process import RankProcess
+from official.vision.classification.distributed.supervisor import Supervisor
+from official.vision.classification.distributed.topology import Topology
+
+
+@pytest.fixture()
+def clock(monkeypatch):
+    now = [time.monotonic()]
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture()
+def news():
+    """What the other nodes have told, and what they were told."""
+    return SimpleNamespace(told="", heard=[])
+
+
+@pytest.fixture()
+def build(news):
+    def build(*ranks, nodes=1):
+        meeting = SimpleNamespace(exchange=lambda text, done: news.heard.append(text) or news.told)
+        with tempfile.TemporaryFile() as file:
+            file.truncate(Heartbeats.size(len(ranks)))
+            table = Heartbeats(file.fileno(), len(ranks))
+        for index in range(len(ranks)):
+            table.beat(index)
+        found = Supervisor(None, Topology(len(ranks), nodes), table, meeting, 100)
+        for number, (final, code) in enumerate(ranks):
+            process = SimpleNamespace(wait=lambda code=code: code)
+            rank = RankProcess(number, number, process, -1, b"")
+            rank.final, rank.has_ended, rank.is_ready = final, code is not None, True
+            found.ranks.append(rank)
+        return found
+
+    return build
+
+
+LOST = {"is": "lost", "message": "rank 1 is gone"}
+FAILED = {"is": "failed", "message": "no disk", "error": "DataError", "traceback": "…"}
+
+
+def test_a_cause_comes_before_what_follows_from_it(clock, build):
+    """The neighbour of a rank that is killed may be heard first."""
+    assert build((LOST, None), (None, -9))._find_failure().text.startswith("rank 1 was ended by")
+    assert build((LOST, None), (FAILED, None))._find_failure().text == "rank 1: no disk"
+
+
+def test_what_follows_from_nothing_is_told_after_a_while(clock, build):
+    waiting = build((LOST, 1), (None, None))
+    assert waiting._find_failure() is None
+    clock[0] += supervisor._GRACE + 0.1
+    assert waiting._find_failure().text == "rank 0: rank 1 is gone"
+
+
+def test_the_cause_on_another_node_comes_before_what_follows_here(clock, build, news):
+    here = build((LOST, 1), nodes=2)
+    news.told = "node 1: rank 1: no disk"
+    assert here._find_failure() is None and not here._are_finished()
+    clock[0] += supervisor._GRACE + 0.1
+    assert here._find_failure().text == "node 1: rank 1: no disk"
+    assert build((FAILED, None), nodes=2)._find_failure().text == "rank 0: no disk"
+    assert news.heard[-1] == "node 0: rank 0: no disk"
+
+
+def test_what_the_user_wished_is_no_failure(build):
+    both = build(({"is": "interrupted"}, 130), (LOST, 1))
+    both.signal = 2
+    assert both._find_failure() is None
+    with pytest.raises(KeyboardInterrupt):
+        both._outcome(None)
