@@ -163,7 +163,7 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="GPUs on this node, one process each (default: 1)",
+        help="GPUs on this node, one process each; with --device cpu, processes (default: 1)",
     )
     group.add_argument(
         "--distribute",

@@ -229,10 +229,8 @@ class Trainer:
         return result
 
     def _train_loader(self) -> Loader:
-        recipe = self.recipe
-        transform = TrainTransform.from_sections(
-            recipe.augment, recipe.preprocess, recipe.train_size
-        )
+        augment, preprocess = self.recipe.augment, self.recipe.preprocess
+        transform = TrainTransform.from_sections(augment, preprocess, self.recipe.train_size)
         return self._loader(self.train_set, transform, self._batches(self.step))
 
     def _batches(self, first_step: int) -> Iterator[BatchIndices]:
@@ -294,7 +292,10 @@ class Trainer:
         self.console.line(f"resumed from {path} at step {self.step} of {self.last_step}")
 
     def _check_identity(self, path: object, progress: Progress) -> None:
-        before = _identity(progress)
+        try:
+            before = _identity(progress)
+        except (ValueError, TypeError, KeyError, ArithmeticError, UsageError):
+            raise WeightsError(f"{path}: cannot be resumed: its recipe is damaged") from None
         for name, value in _identity(self._progress()).items():
             if before[name] != value:
                 raise UsageError(

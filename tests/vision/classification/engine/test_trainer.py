@@ -316,3 +316,16 @@ def test_averaged_weights_are_tested_saved_and_drawn(config, folder):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     changed = (cv2.imread(str(draw_curves(folder))) != with_averages).any(axis=(0, 2))
     assert changed[:400].any() and changed[400:800].any() and not changed[800:].any()
+
+
+def test_a_checkpoint_with_a_senseless_recipe_is_named(config, folder, monkeypatch):
+    train(config)
+    sound = trainer.read_checkpoint
+
+    def damaged(path):
+        progress, tensors = sound(path)
+        return replace(progress, recipe={"epochs": "many"}), tensors
+
+    monkeypatch.setattr(trainer, "read_checkpoint", damaged)
+    with pytest.raises(UserError, match="checkpoint.safetensors: cannot be resumed"):
+        train(replace(config, resume="auto"))
