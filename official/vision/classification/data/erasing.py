@@ -1,9 +1,10 @@
 """Random erasing (Zhong et al., arXiv:1708.04896)."""
 
-import math
 from typing import Tuple
 
 import numpy as np
+
+from .rectangle import draw_rectangle
 
 
 def random_erasing(
@@ -22,17 +23,10 @@ def random_erasing(
     """
     if rng.random() >= probability:
         return image
-    full_height, full_width = image.shape[:2]
-    for _ in range(10):
-        target = rng.uniform(*area) * full_height * full_width
-        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
-        height = int(round(math.sqrt(target * ratio)))
-        width = int(round(math.sqrt(target / ratio)))
-        if 0 < height <= full_height and 0 < width <= full_width:
-            top = int(rng.integers(0, full_height - height + 1))
-            left = int(rng.integers(0, full_width - width + 1))
-            image = image.copy()
-            noise = rng.integers(0, 256, (height, width, 3), np.uint8)
-            image[top : top + height, left : left + width] = noise
-            break
+    box = draw_rectangle(image.shape[:2], area, aspect, rng)
+    if box:
+        top, left, height, width = box
+        image = image.copy()
+        noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+        image[top : top + height, left : left + width] = noise
     return image

@@ -4,7 +4,6 @@ Random transforms take their generator as an argument and draw from nothing else
 sample's augmentation depends on the sample alone.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
 
@@ -15,6 +14,7 @@ from ..errors import DataError
 from ..preprocess import Preprocess
 from .erasing import random_erasing
 from .rand_augment import RandAugment
+from .rectangle import draw_rectangle
 
 INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -110,15 +110,9 @@ def _random_box(
     aspect: Tuple[float, float],
 ) -> Tuple[int, int, int, int]:
     full_height, full_width = image.shape[:2]
-    for _ in range(10):
-        target = rng.uniform(*area) * full_height * full_width
-        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
-        width = int(round(math.sqrt(target * ratio)))
-        height = int(round(math.sqrt(target / ratio)))
-        if 0 < width <= full_width and 0 < height <= full_height:
-            left = int(rng.integers(0, full_width - width + 1))
-            top = int(rng.integers(0, full_height - height + 1))
-            return left, top, width, height
+    box = draw_rectangle((full_width, full_height), area, aspect, rng)
+    if box:
+        return box
     ratio = min(max(full_width / full_height, aspect[0]), aspect[1])
     width = min(full_width, int(round(full_height * ratio)))
     height = min(full_height, int(round(full_width / ratio)))
