@@ -6,6 +6,7 @@ from typing import Dict, Iterable, Optional, Protocol
 import megengine.module as M
 import numpy as np
 
+from ..digest import add_arrays
 from ..errors import TrainingError
 from .collectives import broadcast_arrays, broadcast_buffers, rank, sum_over_ranks, world_size
 
@@ -73,8 +74,5 @@ def require_same(what: str, digest: bytes) -> None:
 
 def _digest(arrays: Dict[str, np.ndarray]) -> bytes:
     digest = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        digest.update(value.tobytes())
+    add_arrays(digest, arrays)
     return digest.digest()

@@ -17,6 +17,7 @@ from megengine import Tensor
 from megengine.optimizer import Optimizer
 from safetensors.numpy import save
 
+from ..digest import add_arrays
 from ..errors import UsageError, WeightsError
 from ..preprocess import Preprocess
 from ..zoo.load import DESCRIPTION, MODEL_PREFIX, strip_prefix
@@ -143,10 +144,7 @@ def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
 
 def _digest(tensors: Dict[str, np.ndarray], description: str) -> str:
     digest = hashlib.sha256(description.encode())
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
+    add_arrays(digest, tensors)
     return digest.hexdigest()
 
 
