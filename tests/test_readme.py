@@ -86,7 +86,7 @@ def test_every_other_command_works_from_top_to_bottom(place, monkeypatch):
             server.answers["/models/weights/" + card.url.rsplit("/", 1)[1]] = whole(
                 path.read_bytes()
             )
-        assert len(RUN) == 13
+        assert len(RUN) == 14
         for command in RUN:
             done = subprocess.run(
                 smaller(command), cwd=place, capture_output=True, text=True, timeout=300

@@ -60,13 +60,15 @@ def test_the_seeds_spellings_all_work():
     for flag in ("-c", "--config"):
         assert parse("train", flag, "x").config == "x"
     for flag in ("-i", "--image"):
-        assert parse("inference", flag, "x").image == "x"
+        assert parse("inference", flag, "x").image == ["x"]
     for word in ("False", "false", "0"):
         topology = flags.topology(parse("train", "--distribute", word, "--ngpus", 8))
         assert (topology.ngpus, topology.nodes) == (1, 1)
     nodes = ("--dist-addr", "host", "--dist-port", 99, "--world-size", 2, "--rank", 1, "-n", 8)
-    topology = flags.topology(parse("train", *nodes))
-    assert vars(topology) == {"ngpus": 8, "nodes": 2, "node": 1, "address": "host", "port": 99}
+    topology = flags.topology(parse("train", *nodes, "--dist-timeout", 2.5))
+    where = {"ngpus": 8, "nodes": 2, "node": 1, "address": "host", "port": 99, "timeout": 2.5}
+    assert vars(topology) == where
+    assert flags.topology(parse("test")) == flags.Topology()
 
 
 def test_defaults_are_the_seeds():
@@ -156,6 +158,7 @@ def test_the_class_map_goes_along(monkeypatch):
         (["train", "--seed", "-3"], "'-3' is not an integer of at least 0"),
         (["train", "--device", "tpu"], "--device"),
         (["train", "--distribute", "maybe"], "'maybe' is neither true nor false"),
+        (["train", "--dist-timeout", "0"], "'0' is not a number above 0"),
         (["test", "--rank", "1"], "--rank 1 needs --world-size 2 or more"),
         (["test", "--preprocess", "{ordr: RGB}"], "unknown key 'ordr'"),
         (["test", "--preprocess", "nowhere"], "neither one of megengine"),
@@ -259,3 +262,48 @@ def test_a_megengine_state_dict_through_the_command_line(script, tmp_path):
     answer = json.loads(done.stdout)
     assert len(answer["top"]) == 5
     assert Path(answer["image"]) == ROOT / "official" / "assets" / "example.jpg"
+
+
+def test_what_the_flags_of_inference_ask_for(monkeypatch):
+    default = started(monkeypatch, "inference", "predict")
+    assert [Path(path).name for path in default.images] == ["example.jpg"]
+    assert not any(
+        (default.csv, default.jsonl, default.features, default.save_image, default.saliency)
+    )
+    assert (default.batch_size, default.top_k, default.json, default.tta) == (32, 5, False, False)
+    flags = "-i a b --image c -b 7 -j 0 -p 3 --top-k 2 --json --csv d --jsonl e --save-image f"
+    flags += " --features g --saliency h --tta --device cpu"
+    config = started(monkeypatch, "inference", "predict", *flags.split())
+    assert config.images == ["a", "b", "c"]
+    assert (config.batch_size, config.workers, config.print_freq, config.top_k) == (7, 0, 3, 2)
+    assert (config.json, config.tta, config.device) == (True, True, "cpu")
+    files = (config.csv, config.jsonl, config.save_image, config.features, config.saliency)
+    assert files == ("d", "e", "f", "g", "h")
+
+
+def test_what_is_tested_besides(monkeypatch):
+    config = started(monkeypatch, "test", "test")
+    assert (config.tta, config.calibrate) == (False, False)
+    config = started(monkeypatch, "test", "test", "--tta")
+    assert (config.tta, config.calibrate) == (True, False)
+    config = started(monkeypatch, "test", "test", "--calibrate")
+    assert (config.tta, config.calibrate) == (False, True)
+
+
+def test_a_corrupt_image_among_others(script, tiny_images, tmp_path):
+    """Named on stderr; the others go on; the exit code is 1."""
+    weights = tmp_path / "weights.pkl"
+    mge.save(resnet20_cifar(num_classes=3).state_dict(), str(weights))
+    broken, rows = tmp_path / f"{NASTY}.png", tmp_path / "rows.csv"
+    broken.write_text("no picture")
+    command = ["inference.py", "-i", broken, tiny_images / "val", "--csv", rows]
+    network = ("--arch", "resnet20_cifar", "--model", weights, "--preprocess", "mmpretrain")
+    done = script(*command, *network)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["Predict 16/16", f"predictions: {rows}"]
+    first, second = done.stderr.splitlines()
+    assert first.startswith("inference.py: ") and first.endswith(
+        "red\\nok.png: not an image that OpenCV can read"
+    )
+    assert second == "inference.py: 1 of 16 images could not be used; they are left out"
+    assert len(rows.read_text().splitlines()) == 1 + 15

@@ -12,17 +12,13 @@ import sys
 import tempfile
 from typing import Any, BinaryIO, Callable, Dict, List, Union
 
-from ..errors import UsageError
 from .heartbeat import Heartbeats
 from .meeting import Guest, Host
 from .rank import Assignment
 from .supervisor import RankProcess, Supervisor
 from .topology import Topology
 
-__all__ = ["TIMEOUT", "Topology", "launch"]
-
-TIMEOUT = "RESNET_DIST_TIMEOUT"  # environment variable: seconds
-_DEFAULT_TIMEOUT = 1800.0
+__all__ = ["Topology", "launch"]
 
 _START = "import sys; sys.path[:] = {path!r}; from {package}.rank import main; main({report})"
 
@@ -34,8 +30,8 @@ def launch(
 
     A single process is run right here. Otherwise ``worker`` is found by its module's name in new
     processes, so it must be a module's function, and ``args`` are pickled. A rank that gets on with
-    nothing for RESNET_DIST_TIMEOUT seconds (default: 1800) counts as failed. The first SIGINT or
-    SIGTERM is handed to the ranks, which may save and return; the second one ends them.
+    nothing for ``topology.timeout`` seconds counts as failed. The first SIGINT or SIGTERM is handed
+    to the ranks, which may save and return; the second one ends them.
 
     Args:
         device_type: "gpu", or "cpu" for processes on the CPU, over TCP.
@@ -49,27 +45,15 @@ def launch(
         return worker(*args)
     if worker.__module__ == "__main__":
         raise ValueError("a worker must be a function of a module that can be imported")
-    timeout = _timeout()
-    meeting = Host(topology, device_type) if topology.node == 0 else Guest(topology, timeout)
+    meeting = Host(topology, device_type) if topology.node == 0 else Guest(topology)
     try:
         with tempfile.TemporaryFile() as shared:
             shared.truncate(Heartbeats.size(topology.ngpus))
             table = Heartbeats(shared.fileno(), topology.ngpus)
             ranks = _Starter(worker, args, topology, meeting, device_type, shared)
-            return Supervisor(ranks.start, topology, table, meeting, timeout).run()
+            return Supervisor(ranks.start, topology, table, meeting).run()
     finally:
         meeting.close()
-
-
-def _timeout() -> float:
-    text = os.environ.get(TIMEOUT, "")
-    try:
-        seconds = float(text or _DEFAULT_TIMEOUT)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise UsageError(f"{TIMEOUT}={text}: not a number of seconds above 0")
-    return seconds
 
 
 class _Starter:

@@ -17,8 +17,9 @@ from megengine.distributed.server import Methods, ThreadXMLRPCServer
 from ..errors import UsageError, UserError
 from .topology import Topology
 
-_SILENCE = 8.0  # seconds after which a node is taken for lost; it calls every second
-_CALL_SECONDS = 3.0  # for one call between launchers
+CALL_EVERY = 0.5  # seconds between two calls of a launcher to node 0's
+_CALL_SECONDS = 2.0  # for one such call to be answered
+_SILENCE = 6.0  # seconds after which a node is lost: all notice it within 10, on a busy machine too
 
 
 class _Server(ThreadXMLRPCServer):
@@ -115,25 +116,22 @@ class Host:
 
 
 class Guest:
-    """The side of every other node.
-
-    Args:
-        timeout: seconds to wait for node 0.
+    """The side of every other node, which waits ``topology.timeout`` seconds for node 0.
 
     Raises:
         UserError: when node 0 does not answer, or does not want this node.
     """
 
-    def __init__(self, topology: Topology, timeout: float):
+    def __init__(self, topology: Topology):
         self.address, self.port = topology.address, topology.port
         self._node = topology.node
-        self._answered = time.monotonic()
         self._desk = xmlrpc.client.ServerProxy(
             f"http://{self.address}:{self.port}", transport=_Transport(), allow_none=True
         )
-        refusal = self._join(topology, time.monotonic() + timeout)
+        refusal = self._join(topology, time.monotonic() + topology.timeout)
         if refusal:
             raise UsageError(refusal)
+        self._answered = time.monotonic()
 
     def _join(self, topology: Topology, deadline: float) -> str:
         while True:
@@ -153,7 +151,7 @@ class Guest:
             failure = self._desk.exchange(self._node, failure, done)
             self._answered = time.monotonic()
         except (OSError, HTTPException, xmlrpc.client.Error):
-            if time.monotonic() - self._answered > _SILENCE / 2 and not failure:
+            if time.monotonic() - self._answered > _SILENCE and not failure:
                 failure = "node 0 does not answer any more"
         return failure
 

@@ -18,6 +18,7 @@ import megengine.distributed as dist
 from megengine.distributed.group import _set_machine_ranks
 
 from ..errors import UserError
+from ..log import log_to_stderr
 from . import cpu, heartbeat
 from .heartbeat import Heartbeats
 from .ring import PeerLost
@@ -88,7 +89,7 @@ def _set_up_process(assignment: Assignment) -> None:
     prog = Path(assignment.argv[0]).name
     # Ranks notice the same things; it is enough if the first one says so.
     level = logging.WARNING if assignment.rank == 0 else logging.CRITICAL
-    logging.basicConfig(level=level, format=f"{prog}: %(message)s")
+    log_to_stderr(prog, level)
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     heartbeat.attach(
         Heartbeats(assignment.heartbeats, len(assignment.neighbours)), assignment.index
@@ -125,9 +126,12 @@ def _describe(error: BaseException) -> dict:
         message = f"{error.filename}: {error.strerror}"
     else:
         message = ""
+    # The message of one from MegEngine goes on for many lines, with addresses in its libraries.
+    summary = traceback.format_exception_only(type(error), error)[-1].split("\n")[0]
     return {
         "error": type(error).__name__,
         "message": message,
+        "summary": summary,
         "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
     }
 

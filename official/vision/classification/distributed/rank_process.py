@@ -8,10 +8,12 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
+from ..zoo.classes import printable
+
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong with a rank.
+    """What went wrong with a rank, in letters that neither steer a terminal nor break XML.
 
     Args:
         text: one line for the user.
@@ -84,13 +86,18 @@ class RankProcess:
         """Whether nobody reads its output any more."""
         return self.final is not None and self.final["is"] == "unheard"
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended because another rank had."""
+        return self.final is not None and self.final["is"] == "lost"
+
     def failure(self) -> Optional[Failure]:
         """What went wrong, as far as is known by now."""
         if self.final is not None:
             if self.final["is"] == "failed":
                 return self._reported_failure()
-            if self.final["is"] == "lost":
-                text = f"rank {self.number}: {self.final['message']}"
+            if self.is_lost:
+                text = f"rank {self.number}: {printable(self.final['message'])}"
                 return Failure(text, is_cause=False)
             if self.final["is"] == "interrupted":
                 return Failure(f"rank {self.number} was interrupted")
@@ -108,11 +115,12 @@ class RankProcess:
 
     def _reported_failure(self) -> Failure:
         final = self.final
-        if final["message"]:
-            text = f"rank {self.number}: {final['message']}"
-            return Failure(text, final["error"], final["traceback"])
-        last = final["traceback"].strip().splitlines()[-1]
-        return Failure(f"rank {self.number} has failed: {last}", "", final["traceback"])
+        message = printable(final["message"])  # it may quote a file of unknown origin
+        traceback = "\n".join(map(printable, final["traceback"].split("\n")))
+        if message:
+            return Failure(f"rank {self.number}: {message}", final["error"], traceback)
+        text = f"rank {self.number} has failed: {printable(final['summary'])}"
+        return Failure(text, "", traceback)
 
     def end(self) -> None:
         """Kill it, if it still lives, and leave nothing of it."""

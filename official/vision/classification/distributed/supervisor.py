@@ -10,12 +10,11 @@ from typing import Callable, Dict, List, Optional, Union
 from .. import errors
 from ..errors import UserError
 from .heartbeat import Heartbeats
-from .meeting import Guest, Host
+from .meeting import CALL_EVERY, Guest, Host
 from .rank_process import Failure, RankProcess
 from .topology import Topology
 
 _TICK = 0.1  # seconds between two looks at what no pipe tells
-_CALL_EVERY = 1.0  # seconds between two exchanges of news with other nodes
 _GRACE = 2.0  # seconds for a cause to show itself when a consequence has been seen
 _ENDING = 5.0  # seconds for the last processes to end when others have
 _STARTING = 300.0  # the least seconds before a rank that has not begun to work has stalled
@@ -35,7 +34,6 @@ class Supervisor:
         start: starts the process of a rank, by its index on this node.
         table: the ranks' signs of life.
         meeting: where nodes tell each other what has failed.
-        timeout: seconds after which a silent rank has stalled.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -46,13 +44,11 @@ class Supervisor:
         topology: Topology,
         table: Heartbeats,
         meeting: Union[Host, Guest],
-        timeout: float,
     ):
         self.start = start
         self.topology = topology
         self.table = table
         self.meeting = meeting
-        self.timeout = timeout
         self.ranks: List[RankProcess] = []
         self.signal = 0  # the first that came
         self.is_hurried = False  # a second one came, or the first too early to be handed on
@@ -143,8 +139,9 @@ class Supervisor:
 
     def _find_stalled(self) -> List[Failure]:
         at_work = [rank.index for rank in self.ranks if rank.final is None and not rank.has_ended]
-        all_are_ready = all(rank.is_ready for rank in self.ranks)
-        limit = self.timeout if all_are_ready else max(self.timeout, _STARTING)
+        limit = self.topology.timeout
+        if not all(rank.is_ready for rank in self.ranks):
+            limit = max(limit, _STARTING)
         index = self.table.stalled(at_work, limit)
         if index is None:
             return []
@@ -152,21 +149,19 @@ class Supervisor:
         return [
             Failure(
                 f"rank {self.ranks[index].number} has shown no progress for {limit:g} s: "
-                f"{why} (RESNET_DIST_TIMEOUT sets the limit)"
+                f"{why} (--dist-timeout sets the limit)"
             )
         ]
 
     def _exchange_news(self, failure: Optional[Failure]) -> Optional[Failure]:
         """Tell the other nodes of ``failure``; without a cause, hear what has failed there."""
         if failure is None:
-            if all(rank.final is not None for rank in self.ranks):  # they need no others any more
-                return None
-            if not self._has_lasted("silence", True, _CALL_EVERY):
+            if not self._has_lasted("silence", True, CALL_EVERY):
                 return None
             del self._since["silence"]
         if failure is None or not failure.is_cause:
-            told = self.meeting.exchange("", False)
-            if told:
+            told = self.meeting.exchange("", False)  # once: whoever tells may end after it
+            if told and any(rank.final is None or rank.is_lost for rank in self.ranks):
                 return Failure(told)
         if failure is not None:
             self.meeting.exchange(f"node {self.topology.node}: {failure.text}", False)

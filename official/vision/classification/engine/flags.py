@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import logging
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ import cv2
 
 from ..distributed.launch import Topology
 from ..errors import UserError
+from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
 from ..zoo.classes import printable
 from .network import NetworkConfig
@@ -45,13 +45,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-class _Formatter(logging.Formatter):
-    """Names in a message may come from a file of unknown origin, and must not steer a terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return printable(super().formatMessage(record))
-
-
 def run(
     parser: Parser,
     start: Callable[[argparse.Namespace], int],
@@ -63,9 +56,7 @@ def run(
     # MegEngine switches denormal numbers off, and numpy remarks on it when it is asked for limits.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     cv2.setLogLevel(0)  # silent: our errors name the file
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(f"{prog}: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log_to_stderr(prog)
     try:
         return start(args)
     except UserError as error:
@@ -184,6 +175,13 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dist-port", type=positive, default=23456, metavar="PORT", help="there (default: 23456)"
     )
+    group.add_argument(
+        "--dist-timeout",
+        type=positive_float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="a process that gets on with nothing for so long has failed (default: 1800)",
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +208,14 @@ def topology(args: argparse.Namespace) -> Topology:
     """Which processes the flags ask for."""
     if not args.distribute:
         return Topology()
-    return Topology(args.ngpus, args.world_size, args.rank, args.dist_addr, args.dist_port)
+    return Topology(
+        ngpus=args.ngpus,
+        nodes=args.world_size,
+        node=args.rank,
+        address=args.dist_addr,
+        port=args.dist_port,
+        timeout=args.dist_timeout,
+    )
 
 
 def positive(text: str) -> int:

@@ -173,6 +173,26 @@ def train_apart(config):
     return trainer._train_on_this_rank(config, "cpu")
 
 
+def train_watched(config):
+    """A run that notes which network every rank tests, and which it has at a checkpoint."""
+    lines = []
+
+    def watched(what, call):
+        def noting(model, *args, **kwargs):
+            arrays = sorted(model.state_dict().items())
+            digest = hashlib.sha256(b"".join(value.tobytes() for _, value in arrays)).hexdigest()
+            lines.append(f"{what} {digest}")
+            return call(model, *args, **kwargs)
+
+        return noting
+
+    trainer.evaluate = watched("tested", trainer.evaluate)
+    trainer.require_same_state = watched("saved", trainer.require_same_state)
+    code = trainer._train_on_this_rank(config, "cpu")
+    (Path(config.save) / f"{rank()}.txt").write_text("\n".join(lines))
+    return code
+
+
 class _Spoilt(Updater):
     def __call__(self, batch, step, rate):
         if (step, rank()) == (1, 1):

@@ -170,6 +170,18 @@ def test_no_checkpoint_is_written_of_weights_that_differ(config, tmp_path):
     assert not list(tmp_path.rglob("checkpoint*"))
 
 
+def test_all_ranks_test_and_save_one_network(config, tmp_path):
+    """Without sync_bn each has batch statistics of its own, and rank 0's are what counts."""
+    config = replace(config, recipe=override(config.recipe, {"sync_bn": False}))
+    run(2, jobs.train_watched, config)
+    first, second = ((tmp_path / "two" / f"{rank}.txt").read_text().split("\n") for rank in (0, 1))
+    assert first == second
+    epoch = ["tested", "tested", "saved"]  # the weights and their average, at updates 3 and 6
+    assert [line.split()[0] for line in first] == ["saved", *epoch, "saved", *epoch]
+    saved = [line for line in first if line.startswith("saved")]
+    assert len(set(saved)) == 4
+
+
 def seen_images(save):
     """(step, position in the data set, hash of the augmented image) of all ranks."""
     lines = [path.read_text().splitlines() for path in save.glob("seen-*")]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from official.vision.classification.distributed import supervisor
+from official.vision.classification.distributed import meeting, supervisor
 from official.vision.classification.distributed.heartbeat import Heartbeats
 from official.vision.classification.distributed.rank_process import RankProcess
 from official.vision.classification.distributed.supervisor import Supervisor
@@ -35,7 +35,7 @@ def build(news):
             table = Heartbeats(file.fileno(), len(ranks))
         for index in range(len(ranks)):
             table.beat(index)
-        found = Supervisor(None, Topology(len(ranks), nodes), table, meeting, 100)
+        found = Supervisor(None, Topology(len(ranks), nodes), table, meeting)
         for number, (final, code) in enumerate(ranks):
             process = SimpleNamespace(wait=lambda code=code: code)
             rank = RankProcess(number, number, process, -1, b"")
@@ -47,6 +47,7 @@ def build(news):
 
 
 LOST = {"is": "lost", "message": "rank 1 is gone"}
+DONE = {"is": "done", "code": 0}
 FAILED = {"is": "failed", "message": "no disk", "error": "DataError", "traceback": "…"}
 
 
@@ -65,12 +66,26 @@ def test_what_follows_from_nothing_is_told_after_a_while(clock, build):
 
 def test_the_cause_on_another_node_comes_before_what_follows_here(clock, build, news):
     here = build((LOST, 1), nodes=2)
-    news.told = "node 1: rank 1: no disk"
     assert here._find_failure() is None and not here._are_finished()
-    clock[0] += supervisor._GRACE + 0.1
+    news.told = "node 1: rank 1: no disk"  # to whoever calls once, for the others may end then
+    clock[0] += meeting.CALL_EVERY + 0.1
     assert here._find_failure().text == "node 1: rank 1: no disk"
+    late = build((LOST, 1), nodes=2)
+    assert late._find_failure() is None
+    clock[0] += supervisor._GRACE + 0.1
+    assert late._find_failure().text == "node 1: rank 1: no disk"
     assert build((FAILED, None), nodes=2)._find_failure().text == "rank 0: no disk"
     assert news.heard[-1] == "node 0: rank 0: no disk"
+
+
+def test_a_node_that_is_done_still_calls_and_needs_no_others(clock, build, news):
+    """Its processes may take a while to end, and a node that does not call is given up."""
+    here = build((DONE, None), nodes=2)
+    news.told = "node 1: rank 1: no disk"
+    for _ in range(40):
+        assert here._find_failure() is None
+        clock[0] += meeting.CALL_EVERY / 10
+    assert 3 <= len(news.heard) <= 4 and not any(news.heard)
 
 
 def test_what_the_user_wished_is_no_failure(build):

@@ -1,6 +1,7 @@
 """What ranks do in the tests; new processes find it by this module's name."""
 
 import json
+import logging
 import os
 import signal
 import time
@@ -15,6 +16,8 @@ from official.vision.classification.distributed.collectives import barrier, rank
 from official.vision.classification.engine.device import use_device
 from official.vision.classification.errors import DataError
 
+NASTY = "\033[2J\0.png"  # clears a terminal, and is not allowed in XML
+
 
 def tell(folder, **values):
     """Leave an answer where the test finds it."""
@@ -23,6 +26,7 @@ def tell(folder, **values):
 
 def greet(folder, code=0):
     use_device("cpu")
+    logging.getLogger(__name__).warning("greetings from %s", NASTY)
     barrier()
     tell(
         folder,
@@ -57,6 +61,8 @@ def _raise(error):
 
 _FAIL = {
     "user error": lambda: _raise(DataError("one.png: the file is empty")),
+    "nasty name": lambda: _raise(DataError(f"{NASTY}: the file is empty")),
+    "nasty bug": lambda: _raise(RuntimeError(f"no {NASTY}\nbacktrace:\n\033[2J (+0x1)")),
     "bug": lambda: _raise(ZeroDivisionError("by nothing")),
     "disk": lambda: _raise(OSError(28, "No space left on device", "/data/models/x")),
     "exit": lambda: _raise(SystemExit(0)),
