@@ -1,61 +1,54 @@
-"""Image folders in ImageNet's layout: ``root/split/class/image``."""
+"""Opening a data set: what the path is that ``--data`` gives, and ImageNet's layout of folders."""
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import List, Sequence, Tuple, Union
+from typing import List, Union
 
 import numpy as np
 
 from ..errors import DataError
+from . import cifar_archive, csv_list, cub
+from .dataset import ImageFolder
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = {"train": ("train",), "val": ("val", "test")}  # names tried for each split
 
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """Image paths with their labels; a label is an index into ``classes``."""
-
-    root: Path
-    classes: Tuple[str, ...]
-    paths: Tuple[str, ...]
-    labels: np.ndarray  # (N,) int32
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def relabel(self, classes: Sequence[str]) -> "ImageFolder":
-        """The same images with labels that index ``classes`` instead, matched by name.
-
-        Raises:
-            DataError: when a class folder has no counterpart.
-        """
-        index = {name: position for position, name in enumerate(classes)}
-        foreign = [name for name in self.classes if name not in index]
-        if foreign:
-            raise DataError(
-                f"{self.root}: class folders {_some(foreign)} are not among "
-                f"the {len(classes)} expected classes {_some(classes)}"
-            )
-        mapping = np.array([index[name] for name in self.classes], np.int32)
-        return replace(self, classes=tuple(classes), labels=mapping[self.labels])
+_FOLDER_KINDS = (cifar_archive, cub, csv_list)
 
 
 def load_split(root: Union[str, Path], split: str) -> ImageFolder:
     """The ``train`` or ``val`` images of a data set; ``test`` serves where there is no ``val``.
 
+    ``root`` is known by what it holds, in this order:
+
+    * a folder with ``train/``, ``val/`` or ``test/``: a folder of images per class in each;
+    * the folder ``cifar-10-batches-py`` or ``cifar-100-python``, under any name;
+    * the folder ``CUB_200_2011``, under any name;
+    * a folder with ``train.csv``, ``val.csv`` or ``test.csv``: lists of images;
+    * a file ``*.csv``: a list of images of all splits;
+    * any other file: one of CIFAR's archives.
+
     Raises:
-        DataError: when the folder, its classes or a class's images are missing.
+        DataError: when it is none of these, or is damaged, or lacks that split or its images.
     """
     root = Path(root)
+    if root.is_file():
+        kind = csv_list if csv_list.is_list(root) else cifar_archive
+        return kind.load(root, SPLITS[split])
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the data set with --data")
+        raise DataError(f"{root}: no such folder or file; give the data set with --data")
+    names = [name for names in SPLITS.values() for name in names]
+    if not any((root / name).is_dir() for name in names):
+        for kind in _FOLDER_KINDS:
+            if kind.matches(root):
+                return kind.load(root, SPLITS[split])
     for name in SPLITS[split]:
         if (root / name).is_dir():
             return load_folder(root / name)
     wanted = " or ".join(str(root / name) for name in SPLITS[split])
-    raise DataError(f"{wanted}: no such folder; expected {split} images in a folder per class")
+    raise DataError(
+        f"{wanted}: no such folder; expected {split} images in a folder per class{_hint(root)}"
+    )
 
 
 def load_folder(root: Union[str, Path]) -> ImageFolder:
@@ -82,6 +75,30 @@ def load_folder(root: Union[str, Path]) -> ImageFolder:
     return ImageFolder(root, tuple(classes), tuple(paths), np.array(labels, np.int32))
 
 
+def passed_over(folder: ImageFolder) -> List[str]:
+    """Files in the class folders of ``load_folder`` that are not taken for images, by their names.
+
+    Hidden ones are left out, and so is a data set of another kind: there is nothing to tell.
+    """
+    taken = set(folder.paths)
+    places = {Path(path) for path in {path.rpartition("/")[0] for path in taken}}
+    return sorted(
+        entry.path
+        for place in places
+        if place.parent == folder.root
+        for entry in _entries(place)
+        if entry.path not in taken and entry.name[0] != "."
+    )
+
+
+def _hint(root: Path) -> str:
+    """Where the data set may be instead: many archives unpack to a folder of their own."""
+    for entry in sorted(_entries(root), key=lambda entry: entry.name):
+        if entry.is_dir() and any(kind.matches(Path(entry.path)) for kind in _FOLDER_KINDS):
+            return f"; did you mean --data {entry.path}?"
+    return ""
+
+
 def _images(folder: Path) -> List[str]:
     """Paths by name. A link to nowhere is one of them: whoever reads it is told its name."""
     return sorted(
@@ -97,9 +114,3 @@ def _entries(folder: Path) -> List["os.DirEntry[str]"]:
             return list(entries)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
-    shown = ", ".join(names[:3])
-    return f"({shown}, …)" if len(names) > 3 else f"({shown})"

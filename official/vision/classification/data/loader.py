@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError
-from .folder import ImageFolder
-from .image import read_image
+from .dataset import ImageFolder
 from .sampler import BatchIndices, sample_generator
 from .transforms import to_network_layout
 
@@ -106,7 +105,7 @@ class Loader:
         images, image, last = [], None, None
         for index, copy in zip(indices.tolist(), copies.tolist()):
             if index != last:  # repetitions of an image come in a row: decode it once
-                image, last = read_image(self.folder.paths[index]), index
+                image, last = self.folder.read(index), index
             images.append(self._prepare(image, epoch, index, copy))
         return images
 

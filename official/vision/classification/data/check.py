@@ -1,0 +1,136 @@
+"""Checking a data set: all images are read, classes compared, and splits searched for copies."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Callable, Dict, List, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from ..errors import DataError
+from .dataset import ImageFolder, some
+from .folder import load_split, passed_over
+
+_CHUNK = 32  # images that a thread takes at a time
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Report:
+    """What was found in a data set.
+
+    Args:
+        counts: images by split and class.
+        unreadable: what is wrong with images, by split; each begins with the image's path.
+        problems: what else would stop a training run or a test.
+        warnings: what may be intended.
+        copies: paths of equal images in two splits.
+    """
+
+    counts: Dict[str, Dict[str, int]] = field(default_factory=dict)
+    unreadable: Dict[str, List[str]] = field(default_factory=dict)
+    problems: List[str] = field(default_factory=list)
+    warnings: List[str] = field(default_factory=list)
+    copies: List[Tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.problems and not any(self.unreadable.values())
+
+
+def check_data(data: str, splits: Sequence[str], workers: int, progress: Progress) -> Report:
+    """Look at every image of ``splits``, which are "train" and "val" or one of them.
+
+    Args:
+        workers: threads that read images.
+        progress: called with a split, how many images of it have been read, and of how many.
+    """
+    report = Report()
+    folders: Dict[str, ImageFolder] = {}
+    for split in splits:
+        try:
+            folders[split] = load_split(data, split)
+        except DataError as error:
+            report.problems.append(str(error))
+    if len(folders) == 2:
+        _align_classes(folders, report)
+    digests: List[List[bytes]] = []
+    for split, folder in folders.items():
+        counts = np.bincount(folder.labels, minlength=len(folder.classes)).tolist()
+        report.counts[split] = dict(zip(folder.classes, counts))
+        _note_gaps(split, folder, report)
+        digests.append(_read_all(split, folder, workers, progress, report))
+    if len(digests) == 2:
+        _find_copies(list(folders.values()), digests, report)
+    return report
+
+
+def _align_classes(folders: Dict[str, ImageFolder], report: Report) -> None:
+    """Give both splits the classes of the first, as training does."""
+    train, val = folders.values()
+    try:
+        folders["val"] = val.relabel(train.classes)
+    except DataError as error:
+        report.problems.append(str(error))
+
+
+def _note_gaps(split: str, folder: ImageFolder, report: Report) -> None:
+    empty = [name for name, count in report.counts[split].items() if not count]
+    if empty:
+        report.warnings.append(
+            f"{folder.root}: no {split} images of {len(empty)} classes {some(empty)}"
+        )
+    extra = passed_over(folder)
+    if extra:
+        report.warnings.append(
+            f"{folder.root}: {len(extra)} files are not named as images, and not used {some(extra)}"
+        )
+
+
+def _read_all(
+    split: str, folder: ImageFolder, workers: int, progress: Progress, report: Report
+) -> List[bytes]:
+    """Note what cannot be read; return a digest of each image's content, or nothing for those."""
+    cv2.setNumThreads(0)  # one thread per image, as in training
+    total = len(folder)
+    unreadable = report.unreadable.setdefault(split, [])
+    digests: List[bytes] = []
+    chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
+    with ThreadPoolExecutor(workers, "check") as pool, closing(
+        pool.map(lambda chunk: [_examine(folder, index) for index in chunk], chunks)
+    ) as results:  # closed before the pool, so that an interrupt does not wait for every image
+        for chunk, found in zip(chunks, results):
+            digests += [digest for digest, _ in found]
+            unreadable += [reason for _, reason in found if reason]
+            progress(split, chunk.stop, total)
+    return digests
+
+
+def _examine(folder: ImageFolder, index: int) -> Tuple[bytes, str]:
+    """A digest of the image's content, or why it cannot be read."""
+    try:
+        folder.read(index)
+        return hashlib.blake2b(folder.content(index), digest_size=16).digest(), ""
+    except DataError as error:
+        return b"", str(error)
+    except OSError as error:
+        return b"", f"{folder.paths[index]}: cannot be read: {error.strerror}"
+
+
+def _find_copies(
+    folders: Sequence[ImageFolder], digests: Sequence[Sequence[bytes]], report: Report
+) -> None:
+    train, val = folders
+    known = {digest: path for digest, path in zip(digests[0], train.paths) if digest}
+    report.copies = [
+        (known[digest], path) for digest, path in zip(digests[1], val.paths) if digest in known
+    ]
+    if report.copies:
+        one, other = report.copies[0]
+        report.warnings.append(
+            f"{len(report.copies)} of {len(val)} val images are in train too, such as {other}, "
+            f"which is {one}"
+        )

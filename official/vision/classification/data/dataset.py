@@ -1,0 +1,65 @@
+"""What every data set is: images with their labels."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Sequence, Tuple
+
+import numpy as np
+
+from ..errors import DataError
+from .image import read_image
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Image paths with their labels; a label is an index into ``classes``.
+
+    A data set whose images are no files of their own says in ``paths`` where each one is found,
+    for messages, and reads it in another way.
+    """
+
+    root: Path
+    classes: Tuple[str, ...]
+    paths: Tuple[str, ...]
+    labels: np.ndarray  # (N,) int32
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> np.ndarray:
+        """The image as ``(H, W, 3)`` uint8, BGR; the caller may write on it.
+
+        Raises:
+            DataError: naming the image, when it cannot be read.
+        """
+        return read_image(self.paths[index])
+
+    def content(self, index: int) -> bytes:
+        """What is stored of the image: equal bytes mean equal images.
+
+        Raises:
+            OSError: when the file cannot be read.
+        """
+        return Path(self.paths[index]).read_bytes()
+
+    def relabel(self, classes: Sequence[str]) -> "ImageFolder":
+        """The same images with labels that index ``classes`` instead, matched by name.
+
+        Raises:
+            DataError: when a class folder has no counterpart.
+        """
+        index = {name: position for position, name in enumerate(classes)}
+        foreign = [name for name in self.classes if name not in index]
+        if foreign:
+            raise DataError(
+                f"{self.root}: class folders {some(foreign)} are not among "
+                f"the {len(classes)} expected classes {some(classes)}"
+            )
+        mapping = np.array([index[name] for name in self.classes], np.int32)
+        return replace(self, classes=tuple(classes), labels=mapping[self.labels])
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, for a message."""
+    shown = ", ".join(names[:3])
+    return f"({shown}, …)" if len(names) > 3 else f"({shown})"
