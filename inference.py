@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Name what is in a picture.
+"""Name what is in pictures.
 
 published weights   python inference.py --arch resnet50 --image cat.jpg
 own checkpoint      python inference.py --model output/resnet50/best.safetensors --image cat.jpg
 MegEngine weights   python inference.py --arch resnet50 --model weights.pkl --image cat.jpg
+a folder            python inference.py --arch resnet50 --image photos --csv answers.csv
+
+Several images, folders and patterns may be named. One that cannot be read is told on stderr and
+left out; the exit code is 1 then.
 """
 
 import argparse
@@ -23,19 +27,50 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "-i",
         "--image",
-        default=str(EXAMPLE),
+        nargs="+",
+        action="extend",
         metavar="FILE",
-        help="picture (default: a star drawn by tools/make_shapes.py)",
+        help="pictures, folders with pictures in them and below, or quoted patterns such as "
+        "'photos/**/*.jpg'; may be repeated (default: a star drawn by tools/make_shapes.py)",
     )
     flags.add_weights(parser)
     parser.add_argument(
         "--top-k", type=flags.positive, default=5, metavar="K", help="classes told (default: 5)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument(
-        "--save-image", metavar="FILE", help="save the picture with its classes below, .png or .jpg"
+        "--tta",
+        action="store_true",
+        help="tell the mean over the picture and its mirror image as well, apart",
+    )
+    parser.add_argument(
+        "-b",
+        "--batch-size",
+        type=flags.positive,
+        default=32,
+        metavar="N",
+        help="images at once (default: 32)",
+    )
+    told = parser.add_argument_group("how it is told")
+    told.add_argument(
+        "--json", action="store_true", help="print JSON instead of lines: a list for several images"
+    )
+    told.add_argument("--csv", metavar="FILE", help="write a row per image there")
+    told.add_argument("--jsonl", metavar="FILE", help="write a line of JSON per image there")
+    told.add_argument(
+        "--save-image",
+        metavar="FILE",
+        help="save the picture with its classes below, .png or .jpg; for several images, a folder",
+    )
+    told.add_argument(
+        "--saliency",
+        metavar="FILE",
+        help="likewise, coloured by what in it speaks for the likeliest class (Grad-CAM)",
+    )
+    told.add_argument(
+        "--features", metavar="FILE", help="save the pooled features and the names, .npz"
     )
     flags.add_device(parser)
+    flags.add_workers(parser)
     return parser
 
 
@@ -43,12 +78,20 @@ def start(args: argparse.Namespace) -> int:
     """Predict as the flags say."""
     return predict(
         PredictConfig(
-            image=args.image,
+            images=args.image or [str(EXAMPLE)],
             network=flags.network(args),
             device=args.device,
             top_k=args.top_k,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            print_freq=args.print_freq,
             json=args.json,
+            csv=args.csv,
+            jsonl=args.jsonl,
             save_image=args.save_image,
+            features=args.features,
+            saliency=args.saliency,
+            tta=args.tta,
         )
     )
 

@@ -4,6 +4,7 @@
 published weights   python test.py --data DIR --arch resnet50
 own checkpoint      python test.py --data DIR --model output/resnet50/best.safetensors
 MegEngine weights   python test.py --data DIR --arch resnet50 --model weights.pkl
+more numbers        python test.py --data DIR --arch resnet50 --tta --calibrate --json result.json
 
 DIR holds val/ (or test/) with one folder of images per class. Every image counts once, on any
 number of devices.
@@ -38,6 +39,17 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "--json", metavar="FILE", help="write the counts and percentages there as well"
     )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test the mean over every image and its mirror image as well, told apart",
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit a temperature on every other image, and tell the expected calibration error of "
+        "the others before and after",
+    )
     flags.add_devices(parser)
     flags.add_workers(parser)
     return parser
@@ -56,6 +68,8 @@ def start(args: argparse.Namespace) -> int:
             workers=args.workers,
             print_freq=args.print_freq,
             json=args.json,
+            tta=args.tta,
+            calibrate=args.calibrate,
         )
     )
 

@@ -1,7 +1,7 @@
 """Judging a network: integers counted over every image once."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, Iterable, Optional
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 
 import megengine.module as M
 import numpy as np
@@ -35,41 +35,96 @@ class Result:
         return {**asdict(self), "top1": self.top1, "top5": self.top5}
 
 
+class Counter:
+    """Counts the right answers of this rank, batch by batch."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(3, np.int32)  # top-1, top-5, images
+        self._loss_sum = 0.0
+
+    def add(self, logits: np.ndarray, labels: np.ndarray) -> Result:
+        """Count a batch of ``(N, C)`` logits; return the result of it alone."""
+        ranks = rank_of_label(logits, labels)
+        top1, top5, seen = int((ranks < 1).sum()), int((ranks < 5).sum()), len(labels)
+        loss = float(cross_entropy(logits, labels).sum())
+        self._counts += (top1, top5, seen)
+        self._loss_sum += loss
+        return Result(top1, top5, seen, loss / seen)
+
+    def result(self, total: int) -> Result:
+        """What all ranks have counted.
+
+        Raises:
+            TrainingError: when their images do not add up to ``total``.
+        """
+        top1, top5, seen = sum_over_ranks(self._counts).tolist()
+        (loss_sum,) = sum_over_ranks(np.array([self._loss_sum], np.float32)).tolist()
+        if seen != total:
+            raise TrainingError(
+                f"evaluation saw {seen} images of {total}: the data set has changed"
+            )
+        return Result(top1, top5, total, loss_sum / total)
+
+
 def evaluate(
     model: M.Module,
     batches: Iterable[Batch],
     normalize: Normalize,
     total: int,
     report: Optional[Callable[[Result], None]] = None,
+    watchers: Sequence[Callable[[Batch, np.ndarray], None]] = (),
 ) -> Result:
     """Count over all ranks; ``batches`` are this rank's share of ``total`` images.
 
     Args:
         report: called with the result of every single batch of this rank.
+        watchers: called with every batch of this rank and its ``(N, C)`` logits.
 
     Raises:
         TrainingError: when the network's outputs are not finite, or the images of all ranks do
             not add up to ``total``.
     """
     model.eval()
-    counts = np.zeros(3, np.int32)  # top-1, top-5, images
-    loss_sum = 0.0
+    counter = Counter()
     for batch in batches:
-        logits = model(normalize(batch.images)).numpy()
-        if not np.isfinite(logits).all():
-            raise TrainingError("the network's outputs are not finite: its weights are unusable")
-        ranks = rank_of_label(logits, batch.labels)
-        top1, top5, seen = int((ranks < 1).sum()), int((ranks < 5).sum()), len(batch)
-        loss = float(cross_entropy(logits, batch.labels).sum())
-        counts += (top1, top5, seen)
-        loss_sum += loss
+        logits = finite_logits(model, normalize, batch.images)
+        result = counter.add(logits, batch.labels)
+        for watch in watchers:
+            watch(batch, logits)
         if report:
-            report(Result(top1, top5, seen, loss / seen))
-    top1, top5, seen = sum_over_ranks(counts).tolist()
-    (loss_sum,) = sum_over_ranks(np.array([loss_sum], np.float32)).tolist()
-    if seen != total:
-        raise TrainingError(f"evaluation saw {seen} images of {total}: the data set has changed")
-    return Result(top1, top5, total, loss_sum / total)
+            report(result)
+    return counter.result(total)
+
+
+class FlipTta:
+    """Counts the answers of the mean over each image and its mirror image, beside ``evaluate``.
+
+    What is averaged are the probabilities.
+    """
+
+    def __init__(self, model: M.Module, normalize: Normalize):
+        self.model = model
+        self.normalize = normalize
+        self.counter = Counter()
+
+    def add(self, batch: Batch, logits: np.ndarray) -> None:
+        """Count a batch, whose ``(N, C)`` logits are known."""
+        images = np.ascontiguousarray(batch.images[..., ::-1])
+        mirrored = finite_logits(self.model, self.normalize, images)
+        both = np.logaddexp(_log_softmax(logits), _log_softmax(mirrored)) - np.log(2)
+        self.counter.add(both, batch.labels)
+
+
+def finite_logits(model: M.Module, normalize: Normalize, images: np.ndarray) -> np.ndarray:
+    """The ``(N, C)`` logits of ``(N, 3, H, W)`` uint8 images.
+
+    Raises:
+        TrainingError: when they are not finite.
+    """
+    logits = model(normalize(images)).numpy()
+    if not np.isfinite(logits).all():
+        raise TrainingError("the network's outputs are not finite: its weights are unusable")
+    return logits
 
 
 def rank_of_label(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -84,7 +139,10 @@ def rank_of_label(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """``(N,)`` negative log-likelihoods in float64."""
+    return -_log_softmax(logits)[np.arange(len(labels)), labels]
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(1))
-    return log_sum - shifted[np.arange(len(labels)), labels]
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

@@ -3,11 +3,12 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import megengine.functional as F
 import megengine.module as M
 import numpy as np
+from megengine import Tensor
 
 from ..data.image import read_image
 from ..data.normalize import Normalize
@@ -62,16 +63,65 @@ def inference_model(
     return {**told[0], "top_k": told}
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What a network makes of a batch.
+
+    Args:
+        probabilities: ``(N, C)`` float32.
+        features: ``(N, K)``, the mean over the maps; None where only classes are wanted.
+        maps: ``(N, K, h, w)``, what the last stage gives; None likewise.
+    """
+
+    probabilities: np.ndarray
+    features: Optional[np.ndarray] = None
+    maps: Optional[np.ndarray] = None
+
+
+class Judge:
+    """A network that is asked about prepared images.
+
+    Args:
+        whole: whether features and maps are wanted as well.
+    """
+
+    def __init__(self, network: Network, whole: bool = False):
+        self.model = network.model
+        self.normalize = Normalize(network.preprocess)
+        self.whole = whole
+
+    def __call__(self, images: np.ndarray) -> Judgement:
+        """Judge ``(N, 3, H, W)`` uint8 images in the network's channel order.
+
+        Raises:
+            TrainingError: when the network's outputs are not finite.
+        """
+        x = self.normalize(images)
+        if not self.whole:
+            return Judgement(_probabilities(self.model(x)))
+        *_, maps = self.model.extract_features(x).values()
+        features = maps.mean(axis=(2, 3))
+        probabilities = _probabilities(self.model.fc(features))
+        return Judgement(probabilities, features.numpy(), maps.numpy())
+
+
+def _probabilities(logits: Tensor) -> np.ndarray:
+    probabilities = F.softmax(logits, axis=1).numpy()
+    if not np.isfinite(probabilities).all():
+        raise TrainingError("the network's outputs are not finite: its weights are unusable")
+    return probabilities
+
+
 def classify(network: Network, image: np.ndarray, top_k: int = 5) -> List[Guess]:
     """The ``top_k`` likeliest classes of an ``(H, W, 3)`` uint8 BGR image, best first."""
     preprocess = network.preprocess
     prepared = to_network_layout(EvalTransform(preprocess)(image), preprocess.order)
-    logits = network.model(Normalize(preprocess)(prepared[None]))
-    probabilities = F.softmax(logits, axis=1).numpy()[0]
-    if not np.isfinite(probabilities).all():
-        raise TrainingError("the network's outputs are not finite: its weights are unusable")
+    return likeliest(Judge(network)(prepared[None]).probabilities[0], network.names, top_k)
+
+
+def likeliest(probabilities: np.ndarray, names: Sequence[str], top_k: int) -> List[Guess]:
+    """The first ``top_k`` of ``(C,)`` probabilities, best first; equal ones by class number."""
     best = np.argsort(-probabilities, kind="stable")[:top_k]
-    names = network.names
     return [Guess(int(i), names[i], float(probabilities[i])) for i in best]
 
 

@@ -6,22 +6,33 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from .predictor import Guess
+    from .inference import Guess
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WIDTH = 480  # of the result, in pixels
+_WIDTH, _HEIGHT = 480, 960  # of the image in the result, in pixels: a strip is not drawn out
 _ROW = 30
 _WHITE, _INK, _BAR = (255, 255, 255), (40, 40, 40), (230, 190, 140)  # BGR
 
 
-def annotate(image: np.ndarray, guesses: Sequence["Guess"]) -> np.ndarray:
-    """The image at a width of 480 pixels above one row per guess: a bar, its name, its share."""
+def fit(image: np.ndarray) -> np.ndarray:
+    """The image as large as 480x960 pixels hold; one that has that size stays as it is."""
     height, width = image.shape[:2]
-    scale = _WIDTH / width
+    scale = min(_WIDTH / width, _HEIGHT / height)
     # Small pictures keep their pixels; large ones are averaged, not sampled.
     interpolation = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
-    size = (_WIDTH, max(1, int(round(scale * height))))
-    picture = cv2.resize(image, size, interpolation=interpolation)
+    size = (max(1, int(round(scale * width))), max(1, int(round(scale * height))))
+    return cv2.resize(image, size, interpolation=interpolation)
+
+
+def annotate(image: np.ndarray, guesses: Sequence["Guess"]) -> np.ndarray:
+    """The image, 480 pixels wide, above one row per guess: a bar, its name, its share.
+
+    An image more than twice as high as wide is 960 pixels high, in the middle of a white field.
+    """
+    picture = fit(image)
+    left = (_WIDTH - picture.shape[1]) // 2
+    right = _WIDTH - picture.shape[1] - left
+    picture = cv2.copyMakeBorder(picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=_WHITE)
     panel = np.full((_ROW * len(guesses) + 10, _WIDTH, 3), _WHITE, np.uint8)
     for row, guess in enumerate(guesses):
         top = 5 + row * _ROW

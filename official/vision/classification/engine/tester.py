@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from ..data.folder import load_split
 from ..data.loader import Loader
@@ -15,10 +15,11 @@ from ..distributed.collectives import rank, world_size
 from ..distributed.heartbeat import beats
 from ..distributed.launch import Topology, launch
 from ..errors import UserError
+from .calibration import Calibration, LogitsOfAll, calibrate
 from .class_map import apply_class_map, read_class_map
 from .console import Console
 from .device import choose_device, prepare, use_device
-from .evaluator import Result, evaluate
+from .evaluator import FlipTta, Result, evaluate
 from .files import check_target
 from .meters import Meter
 from .network import NetworkConfig, open_network
@@ -26,7 +27,12 @@ from .network import NetworkConfig, open_network
 
 @dataclass(frozen=True)
 class TestConfig:
-    """What is tested, on what, and how it is told."""
+    """What is tested, on what, and how it is told.
+
+    Args:
+        tta: whether the mean over every image and its mirror image is tested as well.
+        calibrate: whether a temperature is fitted on half of the images and judged on the others.
+    """
 
     data: str
     network: NetworkConfig = NetworkConfig()
@@ -37,6 +43,8 @@ class TestConfig:
     workers: int = 2
     print_freq: int = 20
     json: Optional[str] = None
+    tta: bool = False
+    calibrate: bool = False
 
 
 def test(config: TestConfig) -> int:
@@ -68,19 +76,43 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         eval_batches(len(folder), config.batch_size, rank(), world_size()),
         workers=config.workers,
     )
+    model, normalize = prepare(network.model, device), Normalize(network.preprocess)
+    tta = FlipTta(model, normalize) if config.tta else None
+    logits = LogitsOfAll(len(folder), network.num_classes) if config.calibrate else None
     console.start_bar("Test", len(folder))
     result = evaluate(
-        prepare(network.model, device),
+        model,
         beats(loader),
-        Normalize(network.preprocess),
+        normalize,
         len(folder),
         report=_Reporter(console, config.print_freq),
+        watchers=[watcher.add for watcher in (tta, logits) if watcher],
     )
     console.stop_bar()
-    console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
-    if config.json and rank() == 0:
-        _write_json(Path(config.json), result)
+    mirrored = tta.counter.result(len(folder)) if tta else None
+    calibration = calibrate(*logits.gather()) if logits else None
+    _tell(config, console, result, mirrored, calibration)
     return 0
+
+
+def _tell(
+    config: TestConfig,
+    console: Console,
+    result: Result,
+    mirrored: Optional[Result],
+    calibration: Optional[Calibration],
+) -> None:
+    answer = result.to_dict()
+    console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
+    if mirrored:
+        answer["tta"] = mirrored.to_dict()
+        console.line(f"Flip TTA Acc@1 {mirrored.top1:.3f}, Acc@5 {mirrored.top5:.3f}")
+    if calibration:
+        answer["calibration"] = calibration.to_dict()
+        for line in calibration.lines():
+            console.line(line)
+    if config.json and rank() == 0:
+        _write_json(Path(config.json), answer)
 
 
 class _Reporter:
@@ -105,8 +137,8 @@ class _Reporter:
         self.step += 1
 
 
-def _write_json(path: Path, result: Result) -> None:
+def _write_json(path: Path, answer: Dict[str, Any]) -> None:
     try:
-        path.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--json {path}: cannot be written: {error.strerror}") from None

@@ -7,6 +7,7 @@ from official.vision.classification.data.normalize import Normalize
 from official.vision.classification.data.sampler import eval_batches
 from official.vision.classification.engine import evaluator
 from official.vision.classification.engine.evaluator import (
+    FlipTta,
     Result,
     cross_entropy,
     evaluate,
@@ -123,6 +124,78 @@ def test_reports_every_batch(table):
     evaluate(Table(logits), batches_of(labels, 400), Normalize(PLAIN), 1001, report=seen.append)
     assert [batch.total for batch in seen] == [400, 400, 201]
     assert sum(batch.top1_correct for batch in seen) == brute_force(logits, labels, 1)
+
+
+class TwoTables:
+    """Logits by an image's first pixel, with the left one of its two columns first."""
+
+    def __init__(self, tables):
+        self.tables = tables
+
+    def eval(self):
+        pass
+
+    def __call__(self, images):
+        pixels = images.numpy()[:, :, 0, :].astype(int)  # (N, 3, 2)
+        rows = pixels[:, 0, 0] + 256 * pixels[:, 1, 0]
+        mirrored = pixels[:, 2, 0]
+        return mge.Tensor(np.stack([self.tables[m][r] for m, r in zip(mirrored, rows)]))
+
+
+def two_columns(batch):
+    """The images doubled, and their right column marked, which is the left one when mirrored."""
+    images = np.concatenate([batch.images, batch.images], 3)
+    images[:, 2, 0, 1] = 1
+    return Batch(images, batch.labels, batch.indices)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_mean_with_the_mirrored_images_is_counted_apart(table, ranks, monkeypatch):
+    """Against sorting the means of two softmaxes, row by row."""
+    logits, labels = table
+    tables = (logits, np.random.default_rng(1).normal(size=logits.shape).astype(np.float32))
+    tables[1][np.arange(1001), labels] += 1  # of the two, it knows more
+    counts, losses = np.zeros(3, int), 0.0
+    monkeypatch.setattr(evaluator, "sum_over_ranks", lambda values: values)
+    model, normalize = TwoTables(tables), Normalize(PLAIN)
+    for rank in range(ranks):
+        batches = [two_columns(batch) for batch in batches_of(labels, 64, rank, ranks)]
+        own = sum(map(len, batches))
+        tta = FlipTta(model, normalize)
+        plain = evaluate(model, batches, normalize, own, watchers=[tta.add])
+        result = tta.counter.result(own)
+        alone = labels[rank::ranks]
+        assert plain.top1_correct == brute_force(logits[rank::ranks], alone, 1)
+        counts += (result.top1_correct, result.top5_correct, result.total)
+        losses += result.loss * own
+    exact = [np.exp(t.astype(float)) for t in tables]
+    means = sum(e / e.sum(1, keepdims=True) for e in exact) / 2
+    assert counts.tolist() == [brute_force(means, labels, 1), brute_force(means, labels, 5), 1001]
+    assert counts[0] not in (brute_force(tables[0], labels, 1), brute_force(tables[1], labels, 1))
+    assert losses / 1001 == pytest.approx(-np.log(means[np.arange(1001), labels]).mean(), rel=1e-6)
+
+
+def test_mirrored_images_that_are_missed_or_not_finite(table):
+    logits, labels = table
+    tta = FlipTta(Table(logits), Normalize(PLAIN))
+    for batch in list(batches_of(labels, 64))[1:]:
+        tta.add(batch, logits[batch.indices])
+    with pytest.raises(TrainingError, match="saw 937 images of 1001"):
+        tta.counter.result(1001)
+    logits[700, 3] = np.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        for batch in batches_of(labels, 64):
+            tta.add(batch, logits[batch.indices])
+
+
+def test_watchers_see_every_batch_and_its_logits(table):
+    logits, labels = table
+    seen = []
+    watchers = [lambda *args: seen.append(args), lambda *args: seen.append(args)]
+    evaluate(Table(logits), batches_of(labels, 400), Normalize(PLAIN), 1001, watchers=watchers)
+    assert [len(batch) for batch, _ in seen] == [400, 400, 400, 400, 201, 201]
+    for batch, values in seen:
+        assert np.array_equal(values, logits[batch.indices])
 
 
 def test_json_form():

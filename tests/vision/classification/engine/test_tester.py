@@ -2,12 +2,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import megengine as mge
 import numpy as np
 import pytest
 
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.image import read_image
+from official.vision.classification.distributed.launch import Topology
+from official.vision.classification.engine.calibration import calibrate
 from official.vision.classification.engine.network import NetworkConfig, open_network
 from official.vision.classification.engine.tester import TestConfig as Config
 from official.vision.classification.engine.tester import test as run_test
@@ -64,6 +67,78 @@ def test_a_class_map_gives_the_labels(config, tmp_path, order):
     folder, guesses = guessed(config)
     correct = int((guesses == np.array(order)[folder.labels]).sum())
     assert json.loads(Path(config.json).read_text())["top1_correct"] == correct
+
+
+def logits_of(network, image):
+    """Of pixels as they are decoded."""
+    x = ((image.astype(np.float32) - 128) / 64).transpose(2, 0, 1)[None]
+    return network.model(mge.Tensor(np.ascontiguousarray(x))).numpy()[0]
+
+
+def softmax_of(network, image):
+    """In float64."""
+    logits = logits_of(network, image).astype(float)
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def test_mirrored_images_are_told_apart(config, capsys):
+    """Against asking the network twice for each image, once for what OpenCV mirrors."""
+    assert run_test(replace(config, tta=True)) == 0
+    network, folder = open_network(config.network), load_split(config.data, "val")
+    plain, both = [], []
+    for path in folder.paths:
+        image = read_image(path)
+        plain.append(softmax_of(network, image))
+        both.append((plain[-1] + softmax_of(network, cv2.flip(image, 1))) / 2)
+    answer = json.loads(Path(config.json).read_text())
+    rows = np.arange(15)
+    for told, means in ((answer, plain), (answer["tta"], both)):
+        means = np.array(means)
+        assert told["top1_correct"] == (means.argmax(1) == folder.labels).sum()
+        assert told["loss"] == pytest.approx(-np.log(means[rows, folder.labels]).mean(), rel=1e-5)
+    assert answer["tta"]["loss"] != answer["loss"]
+    assert (answer["tta"]["top5_correct"], answer["tta"]["total"]) == (15, 15)
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first == f"Test Acc@1 {answer['top1']:.3f}, Acc@5 100.000"
+    assert second == f"Flip TTA Acc@1 {answer['tta']['top1']:.3f}, Acc@5 100.000"
+
+
+def test_calibration_is_that_of_the_logits(config, capsys):
+    assert run_test(replace(config, calibrate=True)) == 0
+    network, folder = open_network(config.network), load_split(config.data, "val")
+    logits = [logits_of(network, read_image(path)) for path in folder.paths]
+    expected = calibrate(np.stack(logits), folder.labels)
+    told = json.loads(Path(config.json).read_text())["calibration"]
+    assert told == pytest.approx(expected.to_dict(), rel=1e-3)
+    assert (told["fitted_on"], told["judged_on"]) == (8, 7)
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines[0].startswith(f"Temperature {told['temperature']:.4f}, fitted on every other")
+    assert lines[1].startswith(f"ECE {100 * told['ece_before']:.3f} % before, ")
+
+
+def test_any_number_of_processes_says_the_same(config):
+    """Batches of one, since rounding may depend on a batch's size: all numbers are the same."""
+    whole = replace(config, batch_size=1, workers=1, tta=True, calibrate=True)
+    answers = []
+    for processes in (1, 2):
+        assert run_test(replace(whole, topology=Topology(ngpus=processes))) == 0
+        answers.append(json.loads(Path(config.json).read_text()))
+    for result in (answers[0], answers[0]["tta"]):
+        result["loss"] = pytest.approx(result["loss"], rel=1e-6)  # the sum of ranks' float32
+    assert answers[1] == answers[0]
+    assert answers[0]["calibration"]["temperature"] not in (0.001, 1, 1000)
+
+
+def test_calibration_needs_two_images(config, tmp_path):
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    (tmp_path / "data" / "val" / "blue").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "data" / "val" / "blue" / "0.png"), pixels)
+    class_map = tmp_path / "map.json"
+    class_map.write_text('{"blue": 0}')
+    one = replace(config, data=str(tmp_path / "data"), class_map=str(class_map))
+    assert run_test(one) == 0
+    with pytest.raises(DataError, match="--calibrate needs two images or more, but there is 1"):
+        run_test(replace(one, calibrate=True))
 
 
 def test_a_class_map_that_does_not_fit(config, tmp_path):
