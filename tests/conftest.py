@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # the workers of pytest-xdist share the cores
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402

@@ -10,17 +10,17 @@ papers calls that ResNet-B); the first has it on the first 1x1.
 import math
 from typing import Callable, List, Optional, Sequence
 
-import megengine.functional as F
 import megengine.module as M
 import megengine.random as R
 from megengine import Tensor
 
+from ..ops.plain import Layer
 from .complexity import Cost
 
 Norm = Callable[[int], M.Module]  # channels -> normalisation layer
 
 
-class BasicBlock(M.Module):
+class BasicBlock(Layer):
     """Two 3x3 convolutions and a shortcut (He et al., Figure 5, left).
 
     ``(N, in, H, W)`` -> 3x3/stride, BN, ReLU -> 3x3, BN -> + shortcut, ReLU
@@ -57,9 +57,9 @@ class BasicBlock(M.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return F.relu(self.drop_path(out) + self.downsample(x))
+        x, shortcut = self.ops.fork(x)
+        out = self.ops.conv_norm(self.conv1, self.bn1, x, relu=True)
+        return end_block(self, self.conv2, self.bn2, out, self.downsample(shortcut))
 
     def complexity(self, cost: Cost) -> None:
         shortcut = cost.branch()
@@ -73,7 +73,7 @@ class BasicBlock(M.Module):
         return self.bn2
 
 
-class Bottleneck(M.Module):
+class Bottleneck(Layer):
     """1x1, 3x3 and 1x1 convolutions and a shortcut (He et al., Figure 5, right).
 
     ``(N, in, H, W)`` -> 1x1, BN, ReLU -> 3x3/stride (``groups``), BN, ReLU -> 1x1, BN
@@ -112,10 +112,10 @@ class Bottleneck(M.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return F.relu(self.drop_path(out) + self.downsample(x))
+        x, shortcut = self.ops.fork(x)
+        out = self.ops.conv_norm(self.conv1, self.bn1, x, relu=True)
+        out = self.ops.conv_norm(self.conv2, self.bn2, out, relu=True)
+        return end_block(self, self.conv3, self.bn3, out, self.downsample(shortcut))
 
     def complexity(self, cost: Cost) -> None:
         shortcut = cost.branch()
@@ -128,6 +128,14 @@ class Bottleneck(M.Module):
     def last_layer(self) -> M.Module:
         """What ends the residual branch."""
         return self.bn3
+
+
+def end_block(block: Layer, conv: M.Module, norm: M.Module, x: Tensor, shortcut: Tensor) -> Tensor:
+    """``relu(drop_path(norm(conv(x))) + shortcut)``."""
+    if block.drop_path.active:
+        out = block.drop_path(block.ops.conv_norm(conv, norm, x))
+        return block.ops.add(out, shortcut, relu=True)
+    return block.ops.conv_norm(conv, norm, x, shortcut, relu=True)
 
 
 class DropPath(M.Module):
@@ -143,26 +151,53 @@ class DropPath(M.Module):
         super().__init__()
         self.rate = checked_rate(rate)
 
+    @property
+    def active(self) -> bool:
+        return self.training and self.rate > 0
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
+        if not self.active:
             return x
         keep = 1 - self.rate
         kept = R.uniform(size=(x.shape[0],) + (1,) * (x.ndim - 1)) < keep
         return x * (kept.astype(x.dtype) / keep)
 
 
-class HalvingAvgPool(M.Module):
+class ConvNorms(M.Sequential, Layer):
+    """Layers in order, of which each convolution is followed by a normalisation, if by anything."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = list(self)
+        while layers:
+            layer = layers.pop(0)
+            if not isinstance(layer, M.Conv2d) or not layers:
+                x = self.ops.conv(layer, x) if isinstance(layer, M.Conv2d) else layer(x)
+                continue
+            norm = layers.pop(0)
+            relu = bool(layers) and isinstance(layers[0], M.ReLU)
+            x = self.ops.conv_norm(layer, norm, x, relu=relu)
+            del layers[: int(relu)]
+        return x
+
+
+class MaxPool3x3(M.MaxPool2d, Layer):
+    """3x3/2 max-pool: ``(N, C, H, W)`` -> ``(N, C, ceil(H/2), ceil(W/2))``."""
+
+    def __init__(self):
+        super().__init__(kernel_size=3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ops.max_pool(x, 3, 2, ((1, 1), (1, 1)))
+
+
+class HalvingAvgPool(Layer):
     """The mean over each 2x2 square, or over what an odd map has of it at its last row and column.
 
     ``(N, C, H, W)`` -> ``(N, C, ceil(H/2), ceil(W/2))``
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        odd = (x.shape[2] % 2, x.shape[3] % 2)
-        if any(odd):
-            # The mean of pixels and their copies is the mean of the pixels.
-            x = F.nn.pad(x, ((0, 0), (0, 0), (0, odd[0]), (0, odd[1])), mode="replicate")
-        return F.nn.avg_pool2d(x, 2, 2)
+        return self.ops.halve(x)
 
     def complexity(self, cost: Cost) -> None:
         cost.halving_pool()
@@ -217,7 +252,7 @@ def projection(
     layers.append(M.Conv2d(in_channels, channels, 1, stride, bias=False))
     if norm is not None:
         layers.append(norm(channels))
-    return M.Sequential(*layers)
+    return ConvNorms(*layers)
 
 
 def build_stages(

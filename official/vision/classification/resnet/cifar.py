@@ -11,17 +11,26 @@ image's size.
 
 from typing import Dict, Optional, Sequence, Tuple
 
-import megengine.functional as F
 import megengine.module as M
 from megengine import Tensor
 
-from .blocks import BasicBlock, Bottleneck, DropPath, Norm, build_stages, conv3x3, initialise
+from ..ops.plain import Layer
+from .blocks import (
+    BasicBlock,
+    Bottleneck,
+    DropPath,
+    Norm,
+    build_stages,
+    conv3x3,
+    end_block,
+    initialise,
+)
 from .complexity import Cost
 from .model import STAGES, ResNet
 from .pretrained import accepts_pretrained
 
 
-class CifarBlock(M.Module):
+class CifarBlock(Layer):
     """Two 3x3 convolutions and a shortcut without parameters.
 
     ``(N, in, H, W)`` -> 3x3/stride, BN, ReLU -> 3x3, BN -> + shortcut, ReLU
@@ -51,18 +60,13 @@ class CifarBlock(M.Module):
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Every ``stride``-th pixel, new channels zero: half before the old ones, half after."""
-        if self.stride != 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        if self.new_channels:
-            before = self.new_channels // 2
-            after = self.new_channels - before
-            x = F.nn.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
-        return x
+        before = self.new_channels // 2
+        return self.ops.subsample(x, self.stride, before, self.new_channels - before)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return F.relu(self.drop_path(out) + self.shortcut(x))
+        x, shortcut = self.ops.fork(x)
+        out = self.ops.conv_norm(self.conv1, self.bn1, x, relu=True)
+        return end_block(self, self.conv2, self.bn2, out, self.shortcut(shortcut))
 
     def complexity(self, cost: Cost) -> None:
         cost.conv(self.conv1).norm(self.bn1).relu()
@@ -74,7 +78,7 @@ class CifarBlock(M.Module):
         return self.bn2
 
 
-class CifarResNet(M.Module):
+class CifarResNet(Layer):
     """A 3x3 convolution, three stages of ``blocks`` basic blocks, and a linear classifier.
 
     ``(N, in_channels, H, W)`` -> 3x3, BN, ReLU -> ``(N, 16, H, W)`` -> layer1..layer3 with
@@ -117,7 +121,7 @@ class CifarResNet(M.Module):
     def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
         """Every stage's output by name: ``stem, res2, res3, res4``."""
         features = {}
-        features["stem"] = x = F.relu(self.bn1(self.conv1(x)))
+        features["stem"] = x = self.ops.conv_norm(self.conv1, self.bn1, x, relu=True)
         features["res2"] = x = self.layer1(x)
         features["res3"] = x = self.layer2(x)
         features["res4"] = self.layer3(x)
@@ -125,11 +129,11 @@ class CifarResNet(M.Module):
 
     def extract_feat(self, x: Tensor) -> Tuple[Tensor]:
         """The pooled feature, ``(N, 64)``, in a tuple."""
-        return (self.extract_features(x)["res4"].mean(axis=(2, 3)),)
+        return (self.ops.mean(self.extract_features(x)["res4"]),)
 
     def forward(self, x: Tensor) -> Tensor:
         (feature,) = self.extract_feat(x)
-        return self.fc(feature)
+        return self.ops.linear(self.fc, feature)
 
     def complexity(self, cost: Cost) -> None:
         cost.conv(self.conv1).norm(self.bn1).relu()

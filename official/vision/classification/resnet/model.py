@@ -14,11 +14,20 @@ against its ``model.py`` runs on this one.
 
 from typing import Dict, Optional, Sequence, Tuple, Type, Union
 
-import megengine.functional as F
 import megengine.module as M
 from megengine import Tensor
 
-from .blocks import BasicBlock, Bottleneck, Norm, build_stages, conv3x3, initialise
+from ..ops.plain import Layer
+from .blocks import (
+    BasicBlock,
+    Bottleneck,
+    ConvNorms,
+    MaxPool3x3,
+    Norm,
+    build_stages,
+    conv3x3,
+    initialise,
+)
 from .complexity import Cost
 from .pretrained import accepts_pretrained
 
@@ -32,7 +41,7 @@ STAGES = {
 }
 
 
-class ResNet(M.Module):
+class ResNet(Layer):
     """A stem, four stages of residual blocks, global average pooling and a linear classifier.
 
     ``(N, in_channels, H, W)`` -> stem: 7x7/2, BN, ReLU, 3x3/2 max-pool -> ``(N, 64, H/4, W/4)``
@@ -78,7 +87,7 @@ class ResNet(M.Module):
         super().__init__()
         self.conv1 = stem_convolutions(stem, in_channels, norm)
         self.bn1 = norm(64)
-        self.maxpool = M.Identity() if stem == "3x3" else M.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = M.Identity() if stem == "3x3" else MaxPool3x3()
         self.layer1, self.layer2, self.layer3, self.layer4 = build_stages(
             block,
             (64, 128, 256, 512),
@@ -97,7 +106,7 @@ class ResNet(M.Module):
     def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
         """Every stage's output by name: ``stem, res2, res3, res4, res5``."""
         features = {}
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.ops.conv_norm(self.conv1, self.bn1, x, relu=True)
         features["stem"] = x = self.maxpool(x)
         features["res2"] = x = self.layer1(x)
         features["res3"] = x = self.layer2(x)
@@ -107,11 +116,11 @@ class ResNet(M.Module):
 
     def extract_feat(self, x: Tensor) -> Tuple[Tensor]:
         """The pooled feature, ``(N, C)``, in a tuple as MMPreTrain returns it."""
-        return (self.extract_features(x)["res5"].mean(axis=(2, 3)),)
+        return (self.ops.mean(self.extract_features(x)["res5"]),)
 
     def forward(self, x: Tensor) -> Tensor:
         (feature,) = self.extract_feat(x)
-        return self.fc(feature)
+        return self.ops.linear(self.fc, feature)
 
     def features_complexity(self, cost: Cost) -> None:
         cost.sequence(self.conv1).norm(self.bn1).relu().sequence(self.maxpool)
@@ -135,7 +144,7 @@ def stem_convolutions(stem: str, in_channels: int, norm: Norm) -> M.Module:
     if stem == "3x3":
         return conv3x3(in_channels, 64)
     if stem == "deep":
-        return M.Sequential(
+        return ConvNorms(
             *(conv3x3(in_channels, 32, stride=2), norm(32), M.ReLU()),
             *(conv3x3(32, 32), norm(32), M.ReLU()),
             conv3x3(32, 64),

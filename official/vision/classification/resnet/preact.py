@@ -9,17 +9,17 @@ of these, and its first unit shares the stem's activation.
 
 from typing import Dict, Optional, Sequence
 
-import megengine.functional as F
 import megengine.module as M
 from megengine import Tensor
 
-from .blocks import DropPath, Norm, conv3x3, inner_width, projection
+from ..ops.plain import Layer
+from .blocks import DropPath, MaxPool3x3, Norm, conv3x3, inner_width, projection
 from .complexity import Cost
 from .model import STAGES, ResNet
 from .pretrained import accepts_pretrained
 
 
-class PreActBottleneck(M.Module):
+class PreActBottleneck(Layer):
     """BN and ReLU before each of 1x1, 3x3 and 1x1 convolutions (He et al., Figure 4e).
 
     ``(N, in, H, W)`` -> BN, ReLU, 1x1 -> BN, ReLU, 3x3/stride (``groups``) -> BN, ReLU, 1x1
@@ -64,12 +64,20 @@ class PreActBottleneck(M.Module):
         return not isinstance(self.downsample, M.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = x if self.bn1 is None else F.relu(self.bn1(x))
-        shortcut = self.downsample(activated) if self.projects else x
-        out = self.conv1(activated)
-        out = self.conv2(F.relu(self.bn2(out)))
-        out = self.conv3(F.relu(self.bn3(out)))
-        return self.drop_path(out) + shortcut
+        ops = self.ops
+        if self.projects:
+            activated, shortcut = ops.fork(self.activated(x))
+            shortcut = self.downsample(shortcut)
+        else:
+            x, shortcut = ops.fork(x)
+            activated = self.activated(x)
+        out = ops.conv_norm(self.conv1, self.bn2, activated, relu=True)
+        out = ops.conv_norm(self.conv2, self.bn3, out, relu=True)
+        return ops.add(self.drop_path(ops.conv(self.conv3, out)), shortcut)
+
+    def activated(self, x: Tensor) -> Tensor:
+        """What the first convolution sees."""
+        return x if self.bn1 is None else self.ops.norm(self.bn1, x, relu=True)
 
     def complexity(self, cost: Cost) -> None:
         identity = cost.branch()
@@ -97,7 +105,7 @@ class PaperPreActBottleneck(PreActBottleneck):
     projection_norm = False
 
 
-class SameMaxPool2d(M.MaxPool2d):
+class SameMaxPool2d(MaxPool3x3):
     """3x3/2 max-pool, padded as TensorFlow's and MindSpore's ``same``.
 
     ``(N, C, H, W)`` -> ``(N, C, ceil(H/2), ceil(W/2))``. An odd map is padded by one pixel on
@@ -105,14 +113,9 @@ class SameMaxPool2d(M.MaxPool2d):
     left, so that all windows lie one pixel further.
     """
 
-    def __init__(self):
-        super().__init__(kernel_size=3, stride=2, padding=1)
-
     def forward(self, x: Tensor) -> Tensor:
-        # One pixel of padding more makes one window more, before those that are wanted.
-        even = (1 - x.shape[2] % 2, 1 - x.shape[3] % 2)
-        pooled = F.nn.max_pool2d(x, 3, 2, (1 + even[0], 1 + even[1]))
-        return pooled[:, :, even[0] :, even[1] :]
+        rows, columns = ((size % 2, 1) for size in x.shape[2:])
+        return self.ops.max_pool(x, 3, 2, (rows, columns))
 
 
 class PreActResNet(ResNet):
@@ -167,7 +170,7 @@ class PreActResNet(ResNet):
         """Every stage's output by name: ``stem, res2, res3, res4, res5``."""
         features = super().extract_features(x)
         if self.norm is not None:
-            features["res5"] = F.relu(self.norm(features["res5"]))
+            features["res5"] = self.ops.norm(self.norm, features["res5"], relu=True)
         return features
 
     def features_complexity(self, cost: Cost) -> None:

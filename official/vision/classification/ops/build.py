@@ -1,0 +1,154 @@
+"""Compile the native kernels for this machine, once, and load them.
+
+The library lies in MegEngine's cache folder (``MGE_HOME``), under a name that holds a digest of all
+that went into it: the sources, the flags, the compiler, MegEngine, oneDNN and the processor.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Dict, List, Union
+
+import megengine
+from megengine import Tensor
+from megengine.core._imperative_rt.core2 import apply
+from megengine.core.ops import custom
+from megengine.hub.hub import _get_megengine_home
+
+_SOURCES = Path(__file__).parent / "native"
+_ONEDNN = "onednn-cpu-gomp"
+_TIMEOUT = 600  # seconds; it takes about ten
+_MEGENGINE = Path(megengine.__file__).parent / "core"
+
+Number = Union[int, float]
+
+
+class KernelsUnavailable(Exception):
+    """Why there are no native kernels here, in one line."""
+
+
+class Kernels:
+    """The operators of a library, by name.
+
+    ``kernels("Add", x, y, relu=0)`` returns the list of the operator's outputs. The kernels use
+    ``threads`` threads, in this process, from now on.
+    """
+
+    def __init__(self, library: Path, threads: int):
+        self.threads = threads
+        self._operators: Dict[tuple, object] = {}
+        self._suffix = library.stem.rsplit("_", 1)[1]
+        try:
+            custom.load(str(library))
+            ctypes.CDLL(str(library)).resnet_set_threads(threads)
+        except (OSError, RuntimeError) as error:
+            raise KernelsUnavailable(f"{library}: {_first_line(str(error))}") from None
+
+    def __call__(self, name: str, *inputs: Tensor, **params: Number) -> List[Tensor]:
+        key = (name, *params.items())
+        if key not in self._operators:
+            self._operators[key] = getattr(custom, f"{name}_{self._suffix}")(**params)
+        return apply(self._operators[key], *inputs)
+
+
+@functools.lru_cache(maxsize=None)
+def load_kernels(threads: int) -> Kernels:
+    """The kernels, compiled first where the cache does not have them.
+
+    Raises:
+        KernelsUnavailable: without a C++ compiler or oneDNN, or when compiling fails.
+    """
+    return Kernels(_library(), threads)
+
+
+def _library() -> Path:
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise KernelsUnavailable("no C++ compiler (g++) was found")
+    sources = sorted(_SOURCES.glob("*.cpp"))
+    command = [compiler, *map(str, sources), *_flags()]
+    suffix = _digest(command, [*sources, *_SOURCES.glob("*.h")])
+    library = Path(_get_megengine_home()) / "resnet_ops" / f"resnet_{suffix}.so"
+    if not library.exists():
+        _compile([*command, f"-DRESNET_BUILD={suffix}"], library)
+    return library
+
+
+def _flags() -> List[str]:
+    headers = _file_of(f"onednn-devel-{_ONEDNN[7:]}", "oneapi/dnnl/dnnl.hpp").parents[2]
+    folder = _file_of(_ONEDNN, "libdnnl.so.3").parent
+    return [
+        *("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared"),
+        f"-D_GLIBCXX_USE_CXX11_ABI={custom.get_custom_op_abi_tag()}",
+        *("-isystem", str(_MEGENGINE / "include"), "-isystem", str(headers)),
+        *(f"-L{folder}", "-l:libdnnl.so.3", f"-Wl,-rpath,{folder}"),
+        *(f"-L{_MEGENGINE / 'lib'}", "-lmegengine_shared", f"-Wl,-rpath,{_MEGENGINE / 'lib'}"),
+    ]
+
+
+def _file_of(package: str, ending: str) -> Path:
+    """Where pip has put a package's file."""
+    try:
+        files = metadata.distribution(package).files or []
+    except metadata.PackageNotFoundError:
+        raise KernelsUnavailable(f"the package {package} is not installed") from None
+    for file in files:
+        if str(file).endswith(ending):
+            return Path(file.locate()).resolve()
+    raise KernelsUnavailable(f"the package {package} has no {ending}")
+
+
+def _digest(command: List[str], files: List[Path]) -> str:
+    digest = hashlib.sha256("\0".join(command).encode())
+    for package in ("megengine", _ONEDNN):
+        digest.update(metadata.version(package).encode())
+    digest.update(_output([command[0], "--version"]).encode())
+    digest.update(_processor().encode())
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _processor() -> str:
+    """The instructions that ``-march=native`` may use."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return line
+    return ""
+
+
+def _compile(command: List[str], library: Path) -> None:
+    """Write ``library`` whole or not at all; another process may do the same at the same time."""
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            _output([*command, "-o", str(made)])
+            made.replace(library)
+    except OSError as error:
+        raise KernelsUnavailable(f"{library.parent}: {error.strerror}") from None
+
+
+def _output(command: List[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelsUnavailable(f"{command[0]}: {_first_line(str(error))}") from None
+    if done.returncode != 0:
+        raise KernelsUnavailable(f"{command[0]}: {_first_error(done.stderr)}")
+    return done.stdout
+
+
+def _first_error(text: str) -> str:
+    errors = [line for line in text.splitlines() if "error" in line]
+    return (errors or text.splitlines() or ["it failed"])[0].strip()
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it failed"])[0]

@@ -1,0 +1,172 @@
+"""The operations of a network by the native kernels: on a CPU, at the speed of its arithmetic.
+
+Convolutions are oneDNN's, the others are in ``native/``. What a layer is used for beyond that (an
+own norm, padding that is not zeros) stays MegEngine's: the values in memory are in another order,
+but the tensors are ordinary ones.
+"""
+
+from typing import Dict, Optional, Tuple
+
+import megengine.functional as F
+import megengine.module as M
+from megengine import Tensor
+from megengine.distributed import is_distributed
+
+from .build import Kernels
+from .functions import (
+    Add,
+    BatchNorm,
+    Convolve,
+    Fork,
+    Halve,
+    MaxPool,
+    Mean,
+    Subsample,
+    needs_gradient,
+    to_maps,
+    to_rows,
+)
+from .plain import Padding, PlainOps
+
+
+class NativeOps(PlainOps):
+    """``PlainOps`` with the same results up to rounding.
+
+    In evaluation a batch normalisation is folded into the convolution before it, and what follows
+    is computed with it.
+    """
+
+    def __init__(self, kernels: Kernels):
+        self.kernels = kernels
+        self.name = f"native kernels, {kernels.threads} thread(s)"
+
+    def conv(self, conv: M.Module, x: Tensor) -> Tensor:
+        if not _is_plain_convolution(conv):
+            return conv(x)
+        bias = () if conv.bias is None else (conv.bias,)
+        return Convolve(self.kernels, _geometry(conv), needs_gradient(x))(x, conv.weight, *bias)
+
+    def norm(self, norm: M.Module, x: Tensor, relu: bool = False) -> Tensor:
+        return self._norm(norm, x, None, relu)
+
+    def conv_norm(
+        self,
+        conv: M.Module,
+        norm: M.Module,
+        x: Tensor,
+        shortcut: Optional[Tensor] = None,
+        relu: bool = False,
+    ) -> Tensor:
+        if _folds(conv, norm) and not needs_gradient(x, conv.weight, norm.weight, norm.bias):
+            return self._folded(conv, norm, x, shortcut, relu)
+        return self._norm(norm, self.conv(conv, x), shortcut, relu)
+
+    def fork(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        return Fork(self.kernels)(x) if needs_gradient(x) else (x, x)
+
+    def add(self, x: Tensor, shortcut: Tensor, relu: bool = False) -> Tensor:
+        return Add(self.kernels, relu)(x, shortcut)
+
+    def max_pool(self, x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
+        (top, bottom), (left, right) = padding
+        around = {"top": top, "bottom": bottom, "left": left, "right": right}
+        return MaxPool(self.kernels, {"kernel": kernel, "stride": stride, **around})(x)
+
+    def halve(self, x: Tensor) -> Tensor:
+        return Halve(self.kernels)(x)
+
+    def mean(self, x: Tensor) -> Tensor:
+        return Mean(self.kernels)(x)
+
+    def subsample(self, x: Tensor, stride: int, before: int = 0, after: int = 0) -> Tensor:
+        if stride == 1 and not before and not after:
+            return x
+        keep = {"stride": stride, "before": before, "after": after}
+        return Subsample(self.kernels, keep)(x)
+
+    def linear(self, linear: M.Linear, x: Tensor) -> Tensor:
+        """A convolution of maps of one pixel."""
+        weight = linear.weight.reshape((*linear.weight.shape, 1, 1))
+        bias = () if linear.bias is None else (linear.bias,)
+        x = x.reshape((*x.shape, 1, 1))
+        return Convolve(self.kernels, _POINT, needs_gradient(x))(x, weight, *bias).reshape(
+            (x.shape[0], linear.out_features)
+        )
+
+    def _norm(self, norm: M.Module, x: Tensor, shortcut: Optional[Tensor], relu: bool) -> Tensor:
+        if not _is_plain_norm(norm):
+            x = norm(x)
+            if shortcut is not None:
+                return self.add(x, shortcut, relu)
+            return F.relu(x) if relu else x
+        shortcuts = () if shortcut is None else (shortcut,)
+        if norm.training or not norm.track_running_stats:
+            synchronised = type(norm) is M.SyncBatchNorm and is_distributed()
+            function = BatchNorm(self.kernels, norm.eps, relu, synchronised=synchronised)
+        else:
+            moments = F.concat([norm.running_mean.reshape(1, -1), norm.running_var.reshape(1, -1)])
+            function = BatchNorm(self.kernels, norm.eps, relu, moments)
+        y = function(x, norm.weight, norm.bias, *shortcuts)
+        if norm.training and norm.track_running_stats:
+            self._update_running_statistics(norm, function)
+        return y
+
+    def _update_running_statistics(self, norm: M.BatchNorm2d, function: BatchNorm) -> None:
+        mean, variance = self.kernels(
+            *("Running", norm.running_mean, norm.running_var, function.moments, function.pixels),
+            momentum=norm.momentum,
+        )
+        norm.running_mean._reset(mean)
+        norm.running_var._reset(variance)
+
+    def _folded(
+        self,
+        conv: M.Conv2d,
+        norm: M.BatchNorm2d,
+        x: Tensor,
+        shortcut: Optional[Tensor],
+        relu: bool,
+    ) -> Tensor:
+        statistics = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        weight, bias = self.kernels("Fold", conv.weight, *statistics, eps=norm.eps)
+        shortcuts = () if shortcut is None else (to_rows(shortcut),)
+        name = "ConvBiasAdd" if shortcuts else "ConvBias"
+        operands = (to_rows(x), weight, bias, *shortcuts)
+        return to_maps(*self.kernels(name, *operands, relu=int(relu), **_geometry(conv)))
+
+
+_POINT = {
+    "stride_h": 1,
+    "stride_w": 1,
+    "pad_h": 0,
+    "pad_w": 0,
+    "dilate_h": 1,
+    "dilate_w": 1,
+}
+
+
+def _geometry(conv: M.Conv2d) -> Dict[str, int]:
+    return {
+        **dict(zip(("stride_h", "stride_w"), conv.stride)),
+        **dict(zip(("pad_h", "pad_w"), conv.padding)),
+        **dict(zip(("dilate_h", "dilate_w"), conv.dilation)),
+    }
+
+
+def _is_plain_convolution(conv: M.Module) -> bool:
+    return type(conv) is M.Conv2d and conv.padding_mode == "zeros"
+
+
+def _is_plain_norm(norm: M.Module) -> bool:
+    return type(norm) in (M.BatchNorm2d, M.SyncBatchNorm) and norm.affine and not norm.freeze
+
+
+def _folds(conv: M.Module, norm: M.Module) -> bool:
+    """Whether the two are one convolution now."""
+    return (
+        _is_plain_convolution(conv)
+        and conv.bias is None
+        and _is_plain_norm(norm)
+        and norm.track_running_stats
+        and not norm.training
+    )

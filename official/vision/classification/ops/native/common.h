@@ -1,0 +1,98 @@
+// What all kernels share: element types, threads, and the registration of custom operators.
+//
+// Activations are contiguous arrays of shape (N, H, W, C), "rows" of C channels; T is float or
+// Bfloat16. Sums are taken in float over short runs and in double over those, in a fixed order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "megbrain/custom/custom.h"
+
+namespace resnet {
+
+using custom::DType;
+using custom::Param;
+using custom::Shape;
+using custom::Tensor;
+using Tensors = std::vector<Tensor>;
+using Shapes = std::vector<Shape>;
+
+// Upper half of a float32; arithmetic is float32's.
+struct Bfloat16 {
+    uint16_t bits;
+    Bfloat16() = default;
+    Bfloat16(float value) {
+        uint32_t word;
+        std::memcpy(&word, &value, 4);
+        uint32_t rounded = (word + 0x7fff + ((word >> 16) & 1)) >> 16;  // to nearest, ties to even
+        bits = static_cast<uint16_t>((word & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+    }
+    operator float() const {
+        uint32_t word = static_cast<uint32_t>(bits) << 16;
+        float value;
+        std::memcpy(&value, &word, 4);
+        return value;
+    }
+};
+
+int threads();
+// Make `threads()` what OpenMP uses by itself in the calling thread.
+void use_threads();
+
+// Call f(begin, end, thread) for equal parts of [0, count), one to a thread.
+template <typename F>
+void parallel(size_t count, F f) {
+    const int parts = count < 2 ? 1 : threads();
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (int part = 0; part < parts; ++part)
+        f(count * part / parts, count * (part + 1) / parts, part);
+}
+
+inline bool is_bfloat16(const Tensor& tensor) {
+    return tensor.dtype() == custom::DTypeEnum::bfloat16;
+}
+
+template <typename T>
+T* data(const Tensor& tensor) {
+    return static_cast<T*>(tensor.data());
+}
+
+// Call f with a null pointer of the element type of `tensor`: f(float*) or f(Bfloat16*).
+template <typename F>
+void with_type_of(const Tensor& tensor, F f) {
+    if (is_bfloat16(tensor))
+        f(static_cast<Bfloat16*>(nullptr));
+    else
+        f(static_cast<float*>(nullptr));
+}
+
+inline size_t channels(const Shape& shape) {
+    return shape[shape.ndim() - 1];
+}
+
+inline size_t rows(const Tensor& tensor) {
+    return tensor.size() / channels(tensor.shape());
+}
+
+inline int integer(const Param& param, const char* name) {
+    return param[name].as<int>();
+}
+
+// Outputs have the element type of the first input.
+void same_dtype(const std::vector<DType>& inputs, const Param&, std::vector<DType>& outputs);
+// Outputs are float32.
+void float_dtype(const std::vector<DType>& inputs, const Param&, std::vector<DType>& outputs);
+
+// A custom operator named `name` and the suffix of this build.
+custom::CustomOp& define(
+        const char* name, int inputs, int outputs, custom::CustomOp::ShapeInferFuncPtr shapes,
+        custom::CustomOp::DTypeInferFuncPtr dtypes,
+        custom::CustomOp::ProcessFuncPtrWithoutRuntimeArgs compute,
+        std::initializer_list<const char*> integers = {});
+
+}  // namespace resnet

@@ -1,0 +1,89 @@
+"""The operations that networks are made of, as MegEngine has them.
+
+A network calls them through the ``ops`` of its modules, so that others with the same results can
+take their place: ``ops/accelerate.py``. What is one operation here can be one pass over memory
+there; that is why ``conv_norm`` and ``add`` know of what follows them.
+"""
+
+from typing import Dict, Optional, Tuple
+
+import megengine.functional as F
+import megengine.module as M
+from megengine import Tensor
+
+Padding = Tuple[Tuple[int, int], Tuple[int, int]]  # (top, bottom), (left, right)
+
+
+class PlainOps:
+    """MegEngine's own kernels, on any device. Maps are ``(N, C, H, W)``."""
+
+    name = "MegEngine's kernels"
+
+    def __deepcopy__(self, memo: Dict[int, object]) -> "PlainOps":
+        return self  # for copies of a network, too
+
+    def conv(self, conv: M.Module, x: Tensor) -> Tensor:
+        return conv(x)
+
+    def norm(self, norm: M.Module, x: Tensor, relu: bool = False) -> Tensor:
+        x = norm(x)
+        return F.relu(x) if relu else x
+
+    def conv_norm(
+        self,
+        conv: M.Module,
+        norm: M.Module,
+        x: Tensor,
+        shortcut: Optional[Tensor] = None,
+        relu: bool = False,
+    ) -> Tensor:
+        """``relu(norm(conv(x)) + shortcut)``, without what is not given."""
+        x = self.conv(conv, x)
+        if shortcut is None:
+            return self.norm(norm, x, relu)
+        return self.add(self.norm(norm, x), shortcut, relu)
+
+    def fork(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """``x`` for each of two branches."""
+        return x, x
+
+    def add(self, x: Tensor, shortcut: Tensor, relu: bool = False) -> Tensor:
+        x = x + shortcut
+        return F.relu(x) if relu else x
+
+    def max_pool(self, x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
+        """Over squares of ``kernel`` pixels; what lies beyond the map never wins."""
+        more = [before != after for before, after in padding]
+        # One pixel of padding more makes one window more, before those that are wanted.
+        around = [after + extra for (_, after), extra in zip(padding, more)]
+        pooled = F.nn.max_pool2d(x, kernel, stride, around)
+        return pooled[:, :, more[0] :, more[1] :] if any(more) else pooled
+
+    def halve(self, x: Tensor) -> Tensor:
+        """The mean over each 2x2 square, or over what is there of it at an odd map's end."""
+        odd = (x.shape[2] % 2, x.shape[3] % 2)
+        if any(odd):
+            # The mean of pixels and their copies is the mean of the pixels.
+            x = F.nn.pad(x, ((0, 0), (0, 0), (0, odd[0]), (0, odd[1])), mode="replicate")
+        return F.nn.avg_pool2d(x, 2, 2)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of each map, ``(N, C)``."""
+        return x.mean(axis=(2, 3))
+
+    def subsample(self, x: Tensor, stride: int, before: int = 0, after: int = 0) -> Tensor:
+        """Every ``stride``-th pixel, with channels of zeros before and after those of ``x``."""
+        if stride != 1:
+            x = x[:, :, ::stride, ::stride]
+        if before or after:
+            x = F.nn.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
+        return x
+
+    def linear(self, linear: M.Linear, x: Tensor) -> Tensor:
+        return linear(x)
+
+
+class Layer(M.Module):
+    """A module that computes by ``self.ops``."""
+
+    ops = PlainOps()
