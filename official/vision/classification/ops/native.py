@@ -9,7 +9,9 @@ from typing import Dict, Optional, Tuple
 
 import megengine.functional as F
 import megengine.module as M
+import numpy as np
 from megengine import Tensor
+from megengine.core.tensor.dtype import bfloat16
 from megengine.distributed import is_distributed
 
 from .build import Kernels
@@ -36,13 +38,15 @@ class NativeOps(PlainOps):
     is computed with it.
     """
 
-    def __init__(self, kernels: Kernels):
+    def __init__(self, kernels: Kernels, half: bool = False):
         self.kernels = kernels
-        self.name = f"native kernels, {kernels.threads} thread(s)"
+        self.half = half
+        self.name = f"native kernels, {'bfloat16' if half else 'float32'}, {kernels.threads} thread(s)"
 
     def conv(self, conv: M.Module, x: Tensor) -> Tensor:
         if not _is_plain_convolution(conv):
-            return conv(x)
+            return conv(self._whole(x))
+        x = self._rounded(x)
         bias = () if conv.bias is None else (conv.bias,)
         return Convolve(self.kernels, _geometry(conv), needs_gradient(x))(x, conv.weight, *bias)
 
@@ -95,9 +99,9 @@ class NativeOps(PlainOps):
 
     def _norm(self, norm: M.Module, x: Tensor, shortcut: Optional[Tensor], relu: bool) -> Tensor:
         if not _is_plain_norm(norm):
-            x = norm(x)
+            x = norm(self._whole(x))
             if shortcut is not None:
-                return self.add(x, shortcut, relu)
+                return self.add(x, self._whole(shortcut), relu)
             return F.relu(x) if relu else x
         shortcuts = () if shortcut is None else (shortcut,)
         if norm.training or not norm.track_running_stats:
@@ -110,6 +114,14 @@ class NativeOps(PlainOps):
         if norm.training and norm.track_running_stats:
             self._update_running_statistics(norm, function)
         return y
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """What a convolution takes."""
+        return x.astype(bfloat16) if self.half and x.dtype == np.float32 else x
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """What MegEngine's own layers take."""
+        return x.astype("float32") if self.half else x
 
     def _update_running_statistics(self, norm: M.BatchNorm2d, function: BatchNorm) -> None:
         mean, variance = self.kernels(
@@ -131,7 +143,7 @@ class NativeOps(PlainOps):
         weight, bias = self.kernels("Fold", conv.weight, *statistics, eps=norm.eps)
         shortcuts = () if shortcut is None else (to_rows(shortcut),)
         name = "ConvBiasAdd" if shortcuts else "ConvBias"
-        operands = (to_rows(x), weight, bias, *shortcuts)
+        operands = (to_rows(self._rounded(x)), weight, bias, *shortcuts)
         return to_maps(*self.kernels(name, *operands, relu=int(relu), **_geometry(conv)))
 
 

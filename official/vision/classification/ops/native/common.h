@@ -29,8 +29,9 @@ struct Bfloat16 {
     Bfloat16(float value) {
         uint32_t word;
         std::memcpy(&word, &value, 4);
-        uint32_t rounded = (word + 0x7fff + ((word >> 16) & 1)) >> 16;  // to nearest, ties to even
-        bits = static_cast<uint16_t>((word & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+        const uint32_t rounded = word + 0x7fff + ((word >> 16) & 1);  // to nearest, ties to even
+        const uint32_t nan = word | 0x400000;
+        bits = static_cast<uint16_t>(((word & 0x7fffffff) > 0x7f800000 ? nan : rounded) >> 16);
     }
     operator float() const {
         uint32_t word = static_cast<uint32_t>(bits) << 16;

@@ -4,31 +4,41 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common.h"
+#include "lanes.h"
 
 namespace resnet {
 namespace {
 
 constexpr size_t RUN = 32;  // rows that are summed in float
 
-// Sum values[0..count) over rows: f(row, floats) adds a row to `count` floats.
+// Two sums over rows for each channel: add(row, c, n, first, second) adds channels c to c + n of a
+// row to sixteen floats of each. Returns the first sums and after them the second.
 template <typename F>
-std::vector<double> sum_rows(size_t row_count, size_t count, F f) {
-    std::vector<std::vector<double>> sums(threads(), std::vector<double>(count, 0.0));
+std::vector<double> sum_rows(size_t row_count, size_t count, F add) {
+    const size_t width = padded(count).size();
+    std::vector<std::vector<double>> sums(threads(), std::vector<double>(2 * count, 0.0));
     parallel(row_count, [&](size_t begin, size_t end, int thread) {
-        std::vector<float> run(count);
-        auto& sum = sums[thread];
-        for (size_t first = begin; first < end; first += RUN) {
-            const size_t last = first + RUN < end ? first + RUN : end;
+        std::vector<float> run(2 * width);
+        float *first = run.data(), *second = first + width;
+        double* sum = sums[thread].data();
+        for (size_t start = begin; start < end; start += RUN) {
+            const size_t stop = std::min(start + RUN, end);
             std::fill(run.begin(), run.end(), 0.f);
-            for (size_t row = first; row < last; ++row)
-                f(row, run.data());
-            for (size_t index = 0; index < count; ++index)
-                sum[index] += run[index];
+            for (size_t row = start; row < stop; ++row)
+                each_lanes(0, count, [&](size_t c, size_t n) {
+                    Floats a = load(first + c), b = load(second + c);
+                    add(row, c, n, a, b);
+                    store(first + c, a);
+                    store(second + c, b);
+                });
+            for (size_t c = 0; c < count; ++c) {
+                sum[c] += first[c];
+                sum[count + c] += second[c];
+            }
         }
     });
     for (size_t thread = 1; thread < sums.size(); ++thread)
-        for (size_t index = 0; index < count; ++index)
+        for (size_t index = 0; index < 2 * count; ++index)
             sums[0][index] += sums[thread][index];
     return sums[0];
 }
@@ -41,23 +51,20 @@ void moments_shape(const Shapes& in, const Param&, Shapes& out) {
 template <typename T>
 void moments(const T* x, size_t row_count, size_t count, float* mean, float* variance) {
     // About the first row: of values far from zero the squares would leave nothing of the variance.
-    std::vector<float> shift(x, x + count);
-    auto sums = sum_rows(row_count, 2 * count, [&](size_t row, float* run) {
-        const T* values = x + row * count;
-        const float* origin = shift.data();
-        float *sum = run, *squares = run + count;
-#pragma omp simd
-        for (size_t c = 0; c < count; ++c) {
-            const float value = float(values[c]) - origin[c];
-            sum[c] += value;
-            squares[c] += value * value;
-        }
-    });
+    std::vector<float> origin = padded(count);
+    std::copy(x, x + count, origin.begin());
+    const float* shift = origin.data();
+    auto sums = sum_rows(
+            row_count, count, [=](size_t row, size_t c, size_t n, Floats& sum, Floats& squares) {
+                const Floats value = load(x + row * count + c, n) - load(shift + c);
+                sum += value;
+                squares += value * value;
+            });
     for (size_t c = 0; c < count; ++c) {
         const double difference = sums[c] / row_count;
         const double square = sums[count + c] / row_count - difference * difference;
-        mean[c] = float(shift[c] + difference);
-        variance[c] = float(square > 0 ? square : 0);
+        mean[c] = float(origin[c] + difference);
+        variance[c] = float(std::max(square, 0.0));
     }
 }
 
@@ -74,7 +81,7 @@ void compute_moments(const Tensors& in, const Param&, Tensors& out) {
 struct Affine {
     std::vector<float> scale, shift;
     Affine(size_t count, const float* moments, const float* gamma, const float* beta, double eps)
-            : scale(count), shift(count) {
+            : scale(padded(count)), shift(padded(count)) {
         for (size_t c = 0; c < count; ++c) {
             const double factor = gamma[c] / std::sqrt(double(moments[count + c]) + eps);
             scale[c] = float(factor);
@@ -85,20 +92,15 @@ struct Affine {
 
 template <typename T, bool ADD, bool RELU>
 void normalize(const T* x, const T* add, T* y, size_t row_count, size_t count, const Affine& a) {
-    parallel(row_count, [&](size_t begin, size_t end, int) {
-        const float *scale = a.scale.data(), *shift = a.shift.data();
-        for (size_t at = begin * count; at < end * count; at += count) {
-            const T* from = x + at;
-            const T* other = ADD ? add + at : nullptr;
-            T* to = y + at;
-#pragma omp simd
-            for (size_t c = 0; c < count; ++c) {
-                float value = float(from[c]) * scale[c] + shift[c];
+    const float *scale = a.scale.data(), *shift = a.shift.data();
+    parallel(row_count, [=](size_t begin, size_t end, int) {
+        for (size_t at = begin * count; at < end * count; at += count)
+            each_lanes(0, count, [=](size_t c, size_t n) {
+                Floats value = load(x + at + c, n) * load(scale + c) + load(shift + c);
                 if (ADD)
-                    value += float(other[c]);
-                to[c] = T(RELU && !(value > 0) ? (value != value ? value : 0.f) : value);
-            }
-        }
+                    value += load(add + at + c, n);
+                store(y + at + c, RELU ? rectified(value) : value, n);
+            });
     });
 }
 
@@ -148,22 +150,22 @@ void compute_sums(const Tensors& in, const Param&, Tensors& out) {
     with_type_of(in[0], [&](auto* t) {
         using T = std::remove_pointer_t<decltype(t)>;
         const T *dy = data<T>(in[0]), *x = data<T>(in[1]), *y = RELU ? data<T>(in[3]) : nullptr;
-        const float* mean = data<float>(in[2]);
         T* kept = KEEP ? data<T>(out[1]) : nullptr;
-        auto sums = sum_rows(rows(in[0]), 2 * count, [=](size_t row, float* run) {
-            const size_t at = row * count;
-            float *sum = run, *product = run + count;
-#pragma omp simd
-            for (size_t c = 0; c < count; ++c) {
-                float g = dy[at + c];
-                if (RELU)
-                    g = float(y[at + c]) > 0 ? g : 0.f;
-                if (KEEP)
-                    kept[at + c] = T(g);
-                sum[c] += g;
-                product[c] += g * (float(x[at + c]) - mean[c]);
-            }
-        });
+        std::vector<float> centre = padded(count);
+        std::copy(data<float>(in[2]), data<float>(in[2]) + count, centre.begin());
+        const float* mean = centre.data();
+        auto sums = sum_rows(
+                rows(in[0]), count,
+                [=](size_t row, size_t c, size_t n, Floats& sum, Floats& product) {
+                    const size_t at = row * count + c;
+                    Floats g = load(dy + at, n);
+                    if (RELU)
+                        g = passed(g, load(y + at, n));
+                    if (KEEP)
+                        store(kept + at, g, n);
+                    sum += g;
+                    product += g * (load(x + at, n) - load(mean + c));
+                });
         std::copy(sums.begin(), sums.end(), data<float>(out[0]));
     });
 }
@@ -178,7 +180,7 @@ void input_gradient(const Tensors& in, const Param& p, Tensors& out) {
     const float *moments = data<float>(in[2]), *gamma = data<float>(in[3]);
     const float* sums = data<float>(in[4]);
     const double over = data<float>(in[5])[0];
-    std::vector<float> a(count), b(count), d(count);
+    std::vector<float> a = padded(count), b = a, d = a;
     for (size_t c = 0; c < count; ++c) {
         const double variance = double(moments[count + c]) + epsilon(p);
         const double factor = gamma[c] / std::sqrt(variance);
@@ -190,20 +192,16 @@ void input_gradient(const Tensors& in, const Param& p, Tensors& out) {
     const T *dy = data<T>(in[0]), *x = data<T>(in[1]);
     const T* y = RELU ? data<T>(in[6]) : nullptr;
     T* dx = data<T>(out[0]);
-    parallel(rows(in[0]), [&](size_t begin, size_t end, int) {
-        const float *a_ = a.data(), *b_ = b.data(), *d_ = d.data();
-        for (size_t at = begin * count; at < end * count; at += count) {
-            const T *gradient = dy + at, *value = x + at;
-            const T* active = RELU ? y + at : nullptr;
-            T* result = dx + at;
-#pragma omp simd
-            for (size_t c = 0; c < count; ++c) {
-                float g = gradient[c];
+    const float *on_g = a.data(), *on_x = b.data(), *rest = d.data();
+    parallel(rows(in[0]), [=](size_t begin, size_t end, int) {
+        for (size_t at = begin * count; at < end * count; at += count)
+            each_lanes(0, count, [=](size_t c, size_t n) {
+                Floats g = load(dy + at + c, n);
                 if (RELU)
-                    g = float(active[c]) > 0 ? g : 0.f;
-                result[c] = T(a_[c] * g + b_[c] * float(value[c]) + d_[c]);
-            }
-        }
+                    g = passed(g, load(y + at + c, n));
+                const Floats value = load(x + at + c, n);
+                store(dx + at + c, load(on_g + c) * g + load(on_x + c) * value + load(rest + c), n);
+            });
     });
 }
 

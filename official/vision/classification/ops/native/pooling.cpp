@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "common.h"
+#include "lanes.h"
 
 namespace resnet {
 namespace {
@@ -149,8 +149,10 @@ void compute_mean(const Tensors& in, const Param&, Tensors& out) {
                 float* sum = y + image * count;
                 std::fill(sum, sum + count, 0.f);
                 for (size_t pixel = 0; pixel < pixels; ++pixel)
-                    for (size_t c = 0; c < count; ++c)
-                        sum[c] += float(x[(image * pixels + pixel) * count + c]);
+                    each_lanes(0, count, [&](size_t c, size_t n) {
+                        const T* values = x + (image * pixels + pixel) * count + c;
+                        store(sum + c, load(sum + c, n) + load(values, n), n);
+                    });
                 for (size_t c = 0; c < count; ++c)
                     sum[c] /= float(pixels);
             }
