@@ -69,6 +69,7 @@ def parser() -> flags.Parser:
     told.add_argument(
         "--features", metavar="FILE", help="save the pooled features and the names, .npz"
     )
+    flags.add_precision(parser)
     flags.add_device(parser)
     flags.add_workers(parser)
     return parser
@@ -81,6 +82,7 @@ def start(args: argparse.Namespace) -> int:
             images=args.image or [str(EXAMPLE)],
             network=flags.network(args),
             device=args.device,
+            precision=args.precision or "fp32",
             top_k=args.top_k,
             batch_size=args.batch_size,
             workers=args.workers,

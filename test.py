@@ -50,6 +50,7 @@ def parser() -> flags.Parser:
         help="fit a temperature on every other image, and tell the expected calibration error of "
         "the others before and after",
     )
+    flags.add_precision(parser)
     flags.add_devices(parser)
     flags.add_workers(parser)
     return parser
@@ -64,6 +65,7 @@ def start(args: argparse.Namespace) -> int:
             class_map=args.class_map,
             topology=flags.topology(args),
             device=args.device,
+            precision=args.precision or "fp32",
             batch_size=args.batch_size,
             workers=args.workers,
             print_freq=args.print_freq,

@@ -99,6 +99,7 @@ def parser() -> flags.Parser:
     )
     recipe.add_argument("--momentum", type=float, metavar="M", help="of SGD")
     recipe.add_argument("--weight-decay", type=float, metavar="W", help="of every parameter")
+    flags.add_precision(recipe)
     recipe.add_argument(
         "--preprocess", metavar="HOW", help="megengine, torchvision, mmpretrain, or YAML or JSON"
     )
@@ -141,6 +142,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         "optimizer.lr": args.lr,
         "optimizer.momentum": args.momentum,
         "optimizer.weight_decay": args.weight_decay,
+        "precision": args.precision,
         "preprocess": recipe.preprocess.override(preprocess),
     }
     changes = {key: value for key, value in changes.items() if value is not None}

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from ..distributed.collectives import local_size
 from ..errors import UsageError
 from ..ops.accelerate import CPU, attach, cpu_ops
+from .schema import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -115,15 +116,19 @@ def _calm_polling_thread() -> None:
         libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(2_000_000), 0, 0, 0)
 
 
-def prepare(model: megengine.module.Module, device: str) -> megengine.module.Module:
+def prepare(
+    model: megengine.module.Module, device: str, precision: Precision = "fp32"
+) -> megengine.module.Module:
     """Give a network the fastest kernels there are for ``device``.
 
     Raises:
-        UsageError: when the environment asks for kernels that do not exist.
+        UsageError: when ``precision``, or the environment, asks for kernels that are not there.
     """
     if device != "cpu":
+        if precision != "fp32":
+            raise UsageError(f"precision {precision} is for CPUs; on a GPU, set amp.enabled")
         return model
     try:
-        return attach(model, cpu_ops(cpu_threads(local_size())))
+        return attach(model, cpu_ops(cpu_threads(local_size()), precision == "bf16"))
     except ValueError as error:
         raise UsageError(str(error)) from None

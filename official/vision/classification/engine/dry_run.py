@@ -94,7 +94,7 @@ def _costs(
     few = Batch(*(values[:TIMED_IMAGES] for values in vars(batch).values()))
     small = recipe.model_copy(update={"accumulate": 1})
     rate = recipe.total_lr(ranks)
-    updater = Updater(prepare(model, device), small, rate, config.seed, device)
+    updater = Updater(prepare(model, device, recipe.precision), small, rate, config.seed, device)
     before = _memory(device)
     seconds = math.inf
     for step in range(2):  # the first one also prepares kernels and memory

@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 import warnings
-from typing import Callable, NoReturn, Optional, Sequence
+from typing import Callable, NoReturn, Optional, Sequence, get_args
 
 import cv2
 
@@ -17,6 +17,7 @@ from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
 from ..zoo.classes import printable
 from .network import NetworkConfig
+from .schema import Precision
 
 DEFAULT_DATA = "/data/datasets/imagenet"
 
@@ -141,6 +142,15 @@ def add_device(parser: argparse._ActionsContainer) -> None:
         choices=("auto", "gpu", "cpu"),
         default="auto",
         help="auto takes a GPU where there is one (default: auto)",
+    )
+
+
+def add_precision(parser: argparse._ActionsContainer) -> None:
+    """--precision."""
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        help="bf16 is faster on CPUs that have instructions for it (default: fp32)",
     )
 
 

@@ -30,6 +30,7 @@ from .prediction_files import (
     spare_images,
 )
 from .saliency import grad_cam, overlay
+from .schema import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class PredictConfig:
     images: Sequence[str]
     network: NetworkConfig = NetworkConfig()
     device: str = "auto"
+    precision: Precision = "fp32"
     top_k: int = 5
     batch_size: int = 32
     workers: int = 2
@@ -78,7 +80,7 @@ def predict(config: PredictConfig) -> int:
     device = choose_device(config.device, 1)
     use_device(device)
     network = open_network(config.network)
-    prepare(network.model, device)
+    prepare(network.model, device, config.precision)
     return _Job(config, network, files, single, targets).run()
 
 

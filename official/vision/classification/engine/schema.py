@@ -277,6 +277,9 @@ class Amp(Section):
         return value
 
 
+Precision = Literal["fp32", "bf16"]
+
+
 class Recipe(Section):
     """Everything that decides what a training run computes, but for the data."""
 
@@ -293,6 +296,7 @@ class Recipe(Section):
     sync_bn: bool = False  # batch statistics over all devices instead of each device's own
     ema: Optional[Ema] = None
     amp: Amp = Amp(enabled=False)
+    precision: Precision = "fp32"  # bf16: what a CPU's maps are rounded to; weights stay fp32
     # Fine-tuning: how many of stem, layer1, layer2, layer3 and layer4 stay as they are.
     freeze: int = Field(0, ge=0, le=5)
     head_lr: Positive = 1.0  # fine-tuning: the classifier's lr relative to the others'

@@ -23,6 +23,7 @@ from .evaluator import FlipTta, Result, evaluate
 from .files import check_target
 from .meters import Meter
 from .network import NetworkConfig, open_network
+from .schema import Precision
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TestConfig:
     class_map: Optional[str] = None
     topology: Topology = Topology()
     device: str = "auto"
+    precision: Precision = "fp32"
     batch_size: int = 100
     workers: int = 2
     print_freq: int = 20
@@ -76,7 +78,10 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         eval_batches(len(folder), config.batch_size, rank(), world_size()),
         workers=config.workers,
     )
-    model, normalize = prepare(network.model, device), Normalize(network.preprocess)
+    model, normalize = (
+        prepare(network.model, device, config.precision),
+        Normalize(network.preprocess),
+    )
     tta = FlipTta(model, normalize) if config.tta else None
     logits = LogitsOfAll(len(folder), network.num_classes) if config.calibrate else None
     console.start_bar("Test", len(folder))

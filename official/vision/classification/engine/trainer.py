@@ -114,6 +114,7 @@ class Trainer:
         require_same_run("the step to go on from (--save must be on a shared disk)", [self.step])
         if rank() == 0:  # only now: a run that is refused leaves the recipe of the one before
             self.folder.write_recipe(self.recipe)
+        self.console.line(f"kernels: {self.model.ops.name}")
         if self.updater.precision.note:
             self.console.line(self.updater.precision.note)
         if self.step >= self.last_step:
@@ -263,7 +264,7 @@ class Trainer:
             norm=norm,
         )
         broadcast_model(model)
-        return prepare(model, device)
+        return prepare(model, device, recipe.precision)
 
     def _resume(self) -> None:
         """Go on from the latest checkpoint that is whole.

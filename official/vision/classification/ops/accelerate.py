@@ -22,24 +22,31 @@ CPU = "cpu:default"
 logger = logging.getLogger(__name__)
 
 
-def cpu_ops(threads: int) -> PlainOps:
+def cpu_ops(threads: int, half: bool = False) -> PlainOps:
     """The fastest operations there are on this machine's CPU.
 
     The environment variable RESNET_KERNELS asks for others: ``numpy`` or ``megengine``.
 
+    Args:
+        half: whether maps are rounded to bfloat16, which only the native kernels can.
+
     Raises:
-        ValueError: for another value of it.
+        ValueError: for another value of the variable, or where ``half`` is not possible.
     """
     wanted = os.environ.get(SWITCH, "native")
+    if wanted not in ("native", "numpy", "megengine"):
+        raise ValueError(f"{SWITCH} must be native, numpy or megengine, got {wanted!r}")
+    if half and wanted != "native":
+        raise ValueError(f"precision bf16 needs the native kernels, and {SWITCH} is {wanted}")
     if wanted == "megengine":
         return PlainOps()
     if wanted == "numpy":
         return GemmOps()
-    if wanted != "native":
-        raise ValueError(f"{SWITCH} must be native, numpy or megengine, got {wanted!r}")
     try:
-        return NativeOps(load_kernels(threads))
+        return NativeOps(load_kernels(threads), half)
     except KernelsUnavailable as reason:
+        if half:
+            raise ValueError(f"precision bf16 needs the native kernels: {reason}") from None
         logger.warning("no native kernels, so the CPU will be slow: %s", reason)
         return GemmOps()
 

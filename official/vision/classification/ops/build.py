@@ -109,18 +109,18 @@ def _digest(command: List[str], files: List[Path]) -> str:
     for package in ("megengine", _ONEDNN):
         digest.update(metadata.version(package).encode())
     digest.update(_output([command[0], "--version"]).encode())
-    digest.update(_processor().encode())
+    digest.update(" ".join(processor_flags()).encode())
     for file in sorted(files):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _processor() -> str:
-    """The instructions that ``-march=native`` may use."""
+def processor_flags() -> List[str]:
+    """The sets of instructions that this CPU has, by Linux's names."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("flags"):
-            return line
-    return ""
+            return line.split()[2:]
+    return []
 
 
 def _compile(command: List[str], library: Path) -> None:

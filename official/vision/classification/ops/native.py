@@ -14,7 +14,7 @@ from megengine import Tensor
 from megengine.core.tensor.dtype import bfloat16
 from megengine.distributed import is_distributed
 
-from .build import Kernels
+from .build import Kernels, processor_flags
 from .functions import (
     Add,
     BatchNorm,
@@ -39,9 +39,17 @@ class NativeOps(PlainOps):
     """
 
     def __init__(self, kernels: Kernels, half: bool = False):
+        """``half`` rounds maps to bfloat16; weights, statistics and their gradients stay float32.
+
+        Raises:
+            ValueError: for ``half`` on a CPU that has no instructions for it.
+        """
+        if half and "avx512_bf16" not in processor_flags():
+            raise ValueError("precision bf16: this CPU has no bfloat16 instructions (avx512_bf16)")
         self.kernels = kernels
         self.half = half
-        self.name = f"native kernels, {'bfloat16' if half else 'float32'}, {kernels.threads} thread(s)"
+        number = "bfloat16" if half else "float32"
+        self.name = f"native kernels in {number}, {kernels.threads} thread(s)"
 
     def conv(self, conv: M.Module, x: Tensor) -> Tensor:
         if not _is_plain_convolution(conv):
