@@ -3,13 +3,11 @@
 // oneDNN packs weights in an order of its own; they are packed anew at every call, into one buffer
 // for all layers, since in training they are new at every call. That reads and writes them once.
 
-#include <cstdlib>
 #include <map>
-#include <memory>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 
-#include "common.h"
+#include "onednn.h"
+#include "winograd.h"
 
 namespace resnet {
 namespace {
@@ -20,11 +18,6 @@ using tag = memory::format_tag;
 using type = memory::data_type;
 
 enum Kind { FORWARD, BACKWARD_DATA, BACKWARD_FILTER };
-
-const dnnl::engine& engine() {
-    static dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
-    return cpu;
-}
 
 struct Problem {
     Kind kind;
@@ -122,31 +115,35 @@ const Plan& plan_of(const Problem& problem) {
     return found->second;
 }
 
-// Memory that stays from call to call and grows to the largest that was asked for.
-class Buffer {
-public:
-    memory of(const memory::desc& desc) {
-        if (desc.get_size() > size_) {
-            storage_.reset();
-            size_ = desc.get_size();
-            storage_.reset(static_cast<char*>(std::aligned_alloc(64, (size_ + 63) / 64 * 64)));
-        }
-        return memory(desc, engine(), storage_.get());
-    }
-
-private:
-    struct Free {
-        void operator()(char* pointer) const { std::free(pointer); }
-    };
-    std::unique_ptr<char, Free> storage_;
-    size_t size_ = 0;
-};
-
 struct Operands {
     void *x, *weight, *bias, *add, *y;
 };
 
+// Whether Winograd's algorithm does it, and did.
+bool run_winograd(const Problem& p, const Operands& o) {
+    const dims one{1, 1}, none{0, 0};
+    if (p.bfloat16 || p.weight.size() != 4 || p.weight[2] != 3 || p.weight[3] != 3 ||
+        p.stride != one || p.dilation != none || p.padding[0] != p.padding[1] ||
+        (p.bias && p.kind == BACKWARD_FILTER))
+        return false;
+    const Winograd problem{size_t(p.x[0]), size_t(p.x[2]), size_t(p.x[3]), size_t(p.x[1]),
+                           size_t(p.y[1]), int(p.padding[0])};
+    if (!problem.pays())
+        return false;
+    const auto floats = [](void* pointer) { return static_cast<float*>(pointer); };
+    float *x = floats(o.x), *weight = floats(o.weight), *y = floats(o.y);
+    if (p.kind == FORWARD)
+        winograd_forward(problem, x, weight, floats(o.bias), floats(o.add), p.relu, y);
+    else if (p.kind == BACKWARD_DATA)
+        winograd_data(problem, y, weight, x);
+    else
+        winograd_filter(problem, x, y, weight);
+    return true;
+}
+
 void run(const Problem& problem, const Operands& operands) {
+    if (run_winograd(problem, operands))
+        return;
     static Buffer packed_buffer, scratchpad_buffer;
     dnnl::stream stream(engine());
     use_threads();  // oneDNN follows OpenMP's setting of the calling thread
