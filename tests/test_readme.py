@@ -86,7 +86,7 @@ def test_every_other_command_works_from_top_to_bottom(place, monkeypatch):
             server.answers["/models/weights/" + card.url.rsplit("/", 1)[1]] = whole(
                 path.read_bytes()
             )
-        assert len(RUN) == 14
+        assert len(RUN) == 18
         for command in RUN:
             done = subprocess.run(
                 smaller(command), cwd=place, capture_output=True, text=True, timeout=300
@@ -94,7 +94,8 @@ def test_every_other_command_works_from_top_to_bottom(place, monkeypatch):
             assert done.returncode == 0, f"{command}\n{done.stderr}"
             assert "Traceback" not in done.stderr
     assert (place / "result.json").exists()
-    assert (place / "star.png").exists()
+    for name in ("star.png", "heat.png", "answers.csv", "features.npz"):
+        assert (place / name).exists()
     assert (place / "output" / "resnet20_cifar" / "curves.png").exists()
     assert (place / "output" / "resnet18" / "best.safetensors").exists()
 

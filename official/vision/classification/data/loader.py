@@ -125,4 +125,5 @@ class Loader:
                     f"{images[0].shape[1:]}; images of one batch need a common size (crop)"
                 )
         labels = self.folder.labels[batch.indices]
-        return Batch(np.stack(images), labels, np.asarray(batch.indices))
+        stacked = np.stack([image.transpose(1, 2, 0) for image in images])  # as they lie in memory
+        return Batch(stacked.transpose(0, 3, 1, 2), labels, np.asarray(batch.indices))

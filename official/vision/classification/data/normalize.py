@@ -10,12 +10,19 @@ class Normalize:
     """``(N, 3, H, W)`` uint8 to float32, ``(x - mean) / std`` per channel.
 
     It runs on the device: a quarter of the bytes cross to it, and no CPU core that decodes
-    images is spent on arithmetic.
+    images is spent on arithmetic. The result's values lie in memory as ``(N, H, W, 3)``, as images
+    do, which is how the CPU kernels want them.
     """
 
     def __init__(self, preprocess: Preprocess):
-        self.mean = Tensor(np.reshape(preprocess.mean, (1, 3, 1, 1)).astype(np.float32))
-        self.std = Tensor(np.reshape(preprocess.std, (1, 3, 1, 1)).astype(np.float32))
+        self.mean, self.std = (
+            np.asarray(values, np.float32) for values in (preprocess.mean, preprocess.std)
+        )
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        return (Tensor(images).astype("float32") - self.mean) / self.std
+        count, channels, height, width = images.shape
+        # Whole rows of an image at a time: MegEngine is slow at a last axis of three.
+        rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(count * height, -1)
+        mean, std = (Tensor(np.tile(values, width)) for values in (self.mean, self.std))
+        pixels = (Tensor(rows).astype("float32") - mean) / std
+        return pixels.reshape(count, height, width, channels).transpose(0, 3, 1, 2)

@@ -247,8 +247,9 @@ class EvalTransform:
 def to_network_layout(image: np.ndarray, order: str) -> np.ndarray:
     """``(H, W, 3)`` BGR to ``(3, H, W)`` in the network's channel order, still uint8.
 
-    Contiguous, so that the worker does the shuffling and not whoever makes a tensor of the batch.
+    In memory it stays ``(H, W, 3)``, contiguous, so that the worker does the shuffling and not
+    whoever makes a tensor of the batch.
     """
     if order == "RGB":
         image = image[:, :, ::-1]
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+    return np.ascontiguousarray(image).transpose(2, 0, 1)

@@ -86,9 +86,10 @@ def add_data(parser: argparse.ArgumentParser, contents: str) -> None:
         "--data",
         "--dataset-dir",
         "--data_dir",
-        metavar="DIR",
+        metavar="PATH",
         default=DEFAULT_DATA,
-        help=f"folder with {contents}, one folder of images per class each (default: %(default)s)",
+        help=f"folder with {contents}, one folder of images per class each; or a CIFAR archive, "
+        "CUB_200_2011 or a CSV list, see docs/datasets.md (default: %(default)s)",
     )
 
 

@@ -5,7 +5,6 @@ that went into it: the sources, the flags, the compiler, MegEngine, oneDNN and t
 """
 
 import ctypes
-import functools
 import hashlib
 import os
 import shutil
@@ -57,7 +56,6 @@ class Kernels:
         return apply(self._operators[key], *inputs)
 
 
-@functools.lru_cache(maxsize=None)
 def load_kernels(threads: int) -> Kernels:
     """The kernels, compiled first where the cache does not have them.
 

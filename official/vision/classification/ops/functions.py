@@ -13,6 +13,7 @@ from megengine import Tensor
 from megengine.autodiff import Function
 from megengine.core._imperative_rt.core2 import apply, get_grad_key
 from megengine.core.ops import builtin
+from megengine.distributed import Group
 from megengine.functional.distributed import all_reduce_sum
 
 from .build import Kernels
@@ -70,8 +71,8 @@ class BatchNorm(Function):
 
     ``y = relu((x - mean) / sqrt(variance + eps) * gamma + beta + shortcut)`` (Ioffe and Szegedy,
     arXiv:1502.03167). Mean and variance are ``moments``, ``(2, C)``, or else the statistics of this
-    batch, over all ranks with ``synchronised``; then ``moments`` has them (the variance the biased
-    one) after the call, and ``pixels`` how many values each of them is of.
+    batch, over all ranks of ``group``; then ``moments`` has them (the variance the biased one)
+    after the call, and ``pixels`` how many values each of them is of.
     """
 
     def __init__(
@@ -80,11 +81,11 @@ class BatchNorm(Function):
         eps: float,
         relu: bool,
         moments: Optional[Tensor] = None,
-        synchronised: bool = False,
+        group: Optional[Group] = None,
     ):
         super().__init__()
         self.kernels, self.eps, self.relu = kernels, eps, relu
-        self.moments, self.fixed, self.synchronised = moments, moments is not None, synchronised
+        self.moments, self.fixed, self.group = moments, moments is not None, group
 
     def forward(self, x: Tensor, gamma: Tensor, beta: Tensor, *shortcut: Tensor) -> Tensor:
         self.x, self.gamma, self.beta = to_rows(x), gamma, beta
@@ -92,7 +93,7 @@ class BatchNorm(Function):
         self.pixels = Tensor(np.float32([count * height * width]))
         if not self.fixed:
             (self.moments,) = self.kernels("Moments", self.x)
-            if self.synchronised:
+            if self.group is not None:
                 self._share_moments()
         self.added = bool(shortcut)
         (y,) = self.kernels(
@@ -107,9 +108,10 @@ class BatchNorm(Function):
     def _share_moments(self) -> None:
         """The mean and variance over all ranks, from those of each (Chan et al., 1979)."""
         mean, variance = self.moments[0], self.moments[1]
-        total = all_reduce_sum(self.pixels)
-        shared = all_reduce_sum(mean * self.pixels) / total
-        spread = all_reduce_sum((variance + (mean - shared) ** 2) * self.pixels) / total
+        total = all_reduce_sum(self.pixels, self.group)
+        shared = all_reduce_sum(mean * self.pixels, self.group) / total
+        spread = (variance + (mean - shared) ** 2) * self.pixels
+        spread = all_reduce_sum(spread, self.group) / total
         self.moments, self.pixels = F.stack([shared, spread]), total
 
     def backward(self, dy: Tensor) -> Tuple[Tensor, ...]:
@@ -131,7 +133,7 @@ class BatchNorm(Function):
         """What ``x`` did to the moments is in its gradient by these sums."""
         if self.fixed:
             return F.zeros_like(sums)
-        return all_reduce_sum(sums) if self.synchronised else sums
+        return sums if self.group is None else all_reduce_sum(sums, self.group)
 
 
 class Fork(Function):

@@ -69,8 +69,10 @@ class NativeOps(PlainOps):
         shortcut: Optional[Tensor] = None,
         relu: bool = False,
     ) -> Tensor:
-        if _folds(conv, norm) and not needs_gradient(x, conv.weight, norm.weight, norm.bias):
-            return self._folded(conv, norm, x, shortcut, relu)
+        if _folds(conv, norm):
+            shortcuts = () if shortcut is None else (shortcut,)
+            if not needs_gradient(x, conv.weight, norm.weight, norm.bias, *shortcuts):
+                return self._folded(conv, norm, x, shortcut, relu)
         return self._norm(norm, self.conv(conv, x), shortcut, relu)
 
     def fork(self, x: Tensor) -> Tuple[Tensor, Tensor]:
@@ -113,8 +115,8 @@ class NativeOps(PlainOps):
             return F.relu(x) if relu else x
         shortcuts = () if shortcut is None else (shortcut,)
         if norm.training or not norm.track_running_stats:
-            synchronised = type(norm) is M.SyncBatchNorm and is_distributed()
-            function = BatchNorm(self.kernels, norm.eps, relu, synchronised=synchronised)
+            group = norm.group if type(norm) is M.SyncBatchNorm and is_distributed() else None
+            function = BatchNorm(self.kernels, norm.eps, relu, group=group)
         else:
             moments = F.concat([norm.running_mean.reshape(1, -1), norm.running_var.reshape(1, -1)])
             function = BatchNorm(self.kernels, norm.eps, relu, moments)
@@ -125,6 +127,8 @@ class NativeOps(PlainOps):
 
     def _rounded(self, x: Tensor) -> Tensor:
         """What a convolution takes."""
+        if x.dtype not in (np.float32, bfloat16):  # such as images, which MegEngine takes, too
+            x = x.astype("float32")
         return x.astype(bfloat16) if self.half and x.dtype == np.float32 else x
 
     def _whole(self, x: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ class PlainOps:
     def __deepcopy__(self, memo: Dict[int, object]) -> "PlainOps":
         return self  # for copies of a network, too
 
+    def __reduce__(self) -> Tuple[type, tuple]:
+        return PlainOps, ()  # where a pickled network is loaded, other kernels may be the best
+
     def conv(self, conv: M.Module, x: Tensor) -> Tensor:
         return conv(x)
 

@@ -343,6 +343,6 @@ def test_network_layout():
     for order, channels in (("BGR", (0, 1, 2)), ("RGB", (2, 1, 0))):
         found = to_network_layout(image, order)
         assert found.shape == (3, 5, 7) and found.dtype == np.uint8
-        assert found.flags.c_contiguous
+        assert found.transpose(1, 2, 0).flags.c_contiguous
         for plane, channel in zip(found, channels):
             np.testing.assert_array_equal(plane, image[:, :, channel])

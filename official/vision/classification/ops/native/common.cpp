@@ -2,12 +2,19 @@
 
 #include <omp.h>
 
+#include <stdexcept>
+
 #define QUOTE(text) #text
 #define QUOTED(macro) QUOTE(macro)
 
 namespace resnet {
 
 static int thread_count = omp_get_max_threads();
+
+void require(bool met, const char* expected) {
+    if (!met)
+        throw std::invalid_argument(expected);
+}
 
 int threads() {
     return thread_count;

@@ -41,6 +41,9 @@ struct Bfloat16 {
     }
 };
 
+// Throws unless `met`; MegEngine raises a ValueError of it in Python.
+void require(bool met, const char* expected);
+
 int threads();
 // Make `threads()` what OpenMP uses by itself in the calling thread.
 void use_threads();

@@ -216,7 +216,10 @@ size_t output_size(size_t size, size_t kernel, int stride, int padding, int dila
 void forward_shape(const Shapes& in, const Param& p, Shapes& out) {
     const Shape& weight = in[1];
     const size_t last = weight.ndim() - 1;
-    const size_t filters = weight.ndim() == 5 ? weight[0] * weight[1] : weight[0];
+    const size_t groups = weight.ndim() == 5 ? weight[0] : 1;
+    const size_t filters = groups * weight[last - 3];
+    require(channels(in[0]) == groups * weight[last - 2],
+            "a convolution of as many channels as the map has expected");
     out[0] = {in[0][0],
               output_size(in[0][1], weight[last - 1], integer(p, "stride_h"), integer(p, "pad_h"),
                           integer(p, "dilate_h")),

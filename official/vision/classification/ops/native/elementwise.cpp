@@ -8,6 +8,7 @@ namespace resnet {
 namespace {
 
 void first_shape(const Shapes& in, const Param&, Shapes& out) {
+    require(in[0] == in.back(), "maps of one shape expected");
     out[0] = in[0];
 }
 

@@ -109,7 +109,11 @@ double epsilon(const Param& p) {
 }
 
 // x, moments, gamma, beta[, shortcut] -> y
-void first_shape(const Shapes& in, const Param&, Shapes& out) {
+void normalize_shape(const Shapes& in, const Param&, Shapes& out) {
+    const size_t count = channels(in[0]);
+    const bool met = in[1][1] == count && in[2][1] == count && in[3][1] == count;
+    require(met, "a normalisation of as many channels as the map has expected");
+    require(in.size() == 4 || in[4] == in[0], "a shortcut of the map's shape expected");
     out[0] = in[0];
 }
 
@@ -205,6 +209,10 @@ void input_gradient(const Tensors& in, const Param& p, Tensors& out) {
     });
 }
 
+void first_shape(const Shapes& in, const Param&, Shapes& out) {
+    out[0] = in[0];
+}
+
 template <bool RELU>
 void compute_input_gradient(const Tensors& in, const Param& p, Tensors& out) {
     with_type_of(in[0], [&](auto* t) {
@@ -261,9 +269,9 @@ custom::CustomOp& with_eps(custom::CustomOp& op) {
 
 auto& op_moments = define("Moments", 1, 1, moments_shape, float_dtype, compute_moments);
 auto& op_normalize = with_eps(
-        define("Normalize", 4, 1, first_shape, same_dtype, compute_normalize<false>, {"relu"}));
-auto& op_normalize_add = with_eps(
-        define("NormalizeAdd", 5, 1, first_shape, same_dtype, compute_normalize<true>, {"relu"}));
+        define("Normalize", 4, 1, normalize_shape, same_dtype, compute_normalize<false>, {"relu"}));
+auto& op_normalize_add = with_eps(define(
+        "NormalizeAdd", 5, 1, normalize_shape, same_dtype, compute_normalize<true>, {"relu"}));
 auto& op_sums = define("NormSums", 3, 1, sums_shape, sums_dtype, compute_sums<false, false>);
 auto& op_sums_relu =
         define("NormSumsRelu", 4, 1, sums_shape, sums_dtype, compute_sums<true, false>);
