@@ -25,6 +25,7 @@ PLAIN = {  # what none of the published recipes has, but for those that say so b
     "sync_bn": False,
     "ema": None,
     "amp": False,
+    "precision": "fp32",
     "freeze": 0,
     "head_lr": 1,
 }

@@ -7,6 +7,9 @@ from megengine.core.ops import builtin
 from official.vision.classification.engine import device
 from official.vision.classification.engine.device import choose_device
 from official.vision.classification.errors import UsageError
+from official.vision.classification.ops.gemm import GemmOps
+from official.vision.classification.ops.plain import PlainOps
+from official.vision.classification.resnet.cifar import resnet20_cifar
 
 
 def test_reductions_queued_back_to_back_are_right():
@@ -38,3 +41,32 @@ def test_choice_of_device(monkeypatch):
     assert choose_device("cpu", 1) == "cpu"
     with pytest.raises(UsageError, match="--ngpus 5: there are 4 GPUs"):
         choose_device("gpu", 5)
+
+
+def test_threads_of_the_kernels(monkeypatch):
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [device.cpu_threads(processes) for processes in (1, 2, 3, 9)] == [8, 4, 2, 1]
+    for wanted, threads in (("3", 3), ("", 8), ("0", 8), ("many", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+        assert device.cpu_threads(1) == threads
+
+
+def test_networks_for_the_cpu_get_its_kernels(monkeypatch):
+    network = resnet20_cifar()
+    assert device.prepare(network, "gpu") is network and type(network.ops) is PlainOps
+    for wanted, ops in (("numpy", GemmOps), ("megengine", PlainOps)):
+        monkeypatch.setenv("RESNET_KERNELS", wanted)
+        assert device.prepare(network, "cpu") is network
+        assert type(network.ops) is type(network.layer1[0].ops) is ops
+
+
+def test_kernels_and_precisions_that_are_not_there(monkeypatch):
+    with pytest.raises(UsageError, match="precision bf16 is for CPUs; on a GPU, set amp.enabled"):
+        device.prepare(resnet20_cifar(), "gpu", "bf16")
+    monkeypatch.setenv("RESNET_KERNELS", "fastest")
+    with pytest.raises(UsageError, match="must be native, numpy or megengine, got 'fastest'"):
+        device.prepare(resnet20_cifar(), "cpu")
+    monkeypatch.setenv("RESNET_KERNELS", "numpy")
+    with pytest.raises(UsageError, match="precision bf16 needs the native kernels"):
+        device.prepare(resnet20_cifar(), "cpu", "bf16")

@@ -34,7 +34,8 @@ def equal(a, b):
 def test_a_run_learns_and_leaves_what_it_promises(config, folder, capsys, curves):
     assert train(replace(config, recipe=config.recipe.with_epochs(6))) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Epoch 0 Step 0, LR 0.0000, Loss ")
+    assert lines[0].startswith("kernels: ")
+    assert lines[1].startswith("Epoch 0 Step 0, LR 0.0000, Loss ")
     assert lines[-1] == (folder / "log.txt").read_text().splitlines()[-1]
     assert lines[-1].startswith("Epoch 6 Test Acc@1 ")
 
