@@ -1,7 +1,7 @@
 # Plain `make` lists the targets. Each one that needs packages first makes or updates .venv;
 # PYTHON=/path/to/python3.10 chooses the interpreter of a new .venv.
 
-.PHONY: help setup setup-dev demo test lint format clean
+.PHONY: help setup setup-dev demo test lint format benchmark clean
 .NOTPARALLEL: # two targets must not install into .venv at once
 
 help: ## list the targets
@@ -26,6 +26,20 @@ lint: setup-dev ## check style and format
 format: setup-dev ## rewrite files in the project's format
 	.venv/bin/python -m ruff check --fix --exit-zero --quiet .
 	.venv/bin/python -m ruff format .
+
+# Environments that are not given are made: MEGENGINE_PYTHON=... and TORCH_PYTHON=... name others.
+MEGENGINE_PYTHON ?= .venv/bin/python
+TORCH_PYTHON ?= .venv-torch/bin/python
+BENCHMARK = --torch-python $(TORCH_PYTHON) $(if $(PHOTOS),--photos $(PHOTOS)) $(BENCHMARK_FLAGS)
+
+benchmark: ## compare the CPU speed with stock MegEngine's and PyTorch's (20 to 30 minutes)
+ifeq ($(origin MEGENGINE_PYTHON),file)
+	@bash tools/setup_env.sh
+endif
+ifeq ($(origin TORCH_PYTHON),file)
+	@bash benchmarks/setup_torch.sh
+endif
+	$(MEGENGINE_PYTHON) benchmarks/compare.py $(BENCHMARK)
 
 clean: ## delete caches (.venv and the results of training stay)
 	rm -rf .pytest_cache .ruff_cache

@@ -1,0 +1,101 @@
+"""A network of this repository on the CPU, with its kernels or with MegEngine's own.
+
+Run by compare.py; see worker.py for what is said on the standard input and output.
+"""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import megengine
+import megengine.module as M
+import numpy as np
+from megengine import Tensor
+from megengine.autodiff import GradManager
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import worker  # noqa: E402
+from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
+from official.vision.classification.engine.freezing import trainable_parameters  # noqa: E402
+from official.vision.classification.engine.losses import loss_of  # noqa: E402
+from official.vision.classification.engine.optimizers import build_optimizer  # noqa: E402
+from official.vision.classification.engine.schema import Loss, Optimizer  # noqa: E402
+from official.vision.classification.ops.plain import Layer  # noqa: E402
+from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
+from official.vision.classification.zoo.models import ARCHS  # noqa: E402
+
+
+def main() -> int:
+    """Serve one configuration; return the exit code."""
+    parser = worker.network_parser(__doc__)
+    parser.add_argument(
+        "--stock", metavar="DEVICE", help="MegEngine's kernels on this device, nothing of ours"
+    )
+    args = parser.parse_args()
+    server = worker.Server()
+    if args.stock:
+        megengine.set_default_device(args.stock)
+        model = ARCHS[args.arch]()
+    else:
+        use_device("cpu")
+        model = prepare(ARCHS[args.arch](), "cpu", args.precision)
+    rng = np.random.default_rng(0)
+    shape = (args.batch, args.size, args.size, 3)  # as Normalize leaves them in memory
+    images = Tensor(rng.standard_normal(shape, np.float32)).transpose(0, 3, 1, 2)
+    if args.stock:
+        images = Tensor(images.numpy())
+    labels = Tensor(rng.integers(0, worker.CLASSES, args.batch).astype(np.int32))
+    step = inference(model, images) if args.mode == "inference" else train(model, images, labels)
+    cost = complexity(model, args.size)
+    facts = {
+        "parameters": cost.params,
+        "macs": cost.macs,
+        "first_macs": Cost(3, args.size, args.size).conv(first_convolution(model)).macs,
+        "kernels": next(each for each in model.modules() if isinstance(each, Layer)).ops.name,
+        "versions": {"MegEngine": megengine.__version__, "oneDNN": onednn_version()},
+    }
+    return server.serve(step, args.warmup, facts)
+
+
+def onednn_version() -> str:
+    """Of the package that the native kernels are built on."""
+    try:
+        return metadata.version("onednn-cpu-gomp")
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def first_convolution(model: M.Module) -> M.Conv2d:
+    """The one that sees the images, which want no gradient."""
+    return next(each for each in model.modules() if isinstance(each, M.Conv2d))
+
+
+def inference(model: M.Module, images: Tensor) -> worker.Step:
+    """A step is a forward pass of ``(N, 3, H, W)`` with the logits on the host."""
+    model.eval()
+    return lambda: float(model(images).numpy()[0, 0])
+
+
+def train(model: M.Module, images: Tensor, labels: Tensor) -> worker.Step:
+    """A step is what engine/update.py does for one batch of the plainest recipe."""
+    model.train()
+    section = Optimizer(lr=worker.RATE, momentum=worker.MOMENTUM, weight_decay=worker.WEIGHT_DECAY)
+    optimizer = build_optimizer(model, section, worker.RATE)
+    gradients = GradManager().attach(trainable_parameters(model))
+    criterion = loss_of(Loss())
+
+    def step() -> float:
+        with gradients:
+            loss = criterion(model(images), labels)
+            gradients.backward(loss)
+        optimizer.step()
+        optimizer.clear_grad()
+        megengine._full_sync()  # stock MegEngine may have queued the update only
+        return loss.item()
+
+    return step
+
+
+if __name__ == "__main__":
+    sys.exit(main())
