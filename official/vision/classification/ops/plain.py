@@ -56,11 +56,10 @@ class PlainOps:
 
     def max_pool(self, x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
         """Over squares of ``kernel`` pixels; what lies beyond the map never wins."""
-        more = [before != after for before, after in padding]
-        # One pixel of padding more makes one window more, before those that are wanted.
-        around = [after + extra for (_, after), extra in zip(padding, more)]
-        pooled = F.nn.max_pool2d(x, kernel, stride, around)
-        return pooled[:, :, more[0] :, more[1] :] if any(more) else pooled
+        if any(before != after for before, after in padding):
+            x = F.nn.pad(x, ((0, 0), (0, 0), *padding), constant_value=-float("inf"))
+            padding = ((0, 0), (0, 0))
+        return F.nn.max_pool2d(x, kernel, stride, [after for _, after in padding])
 
     def halve(self, x: Tensor) -> Tensor:
         """The mean over each 2x2 square, or over what is there of it at an odd map's end."""

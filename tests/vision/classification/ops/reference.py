@@ -36,22 +36,23 @@ def conv(x, weight, stride, padding, dilation):
         at[i, j] = (slice(None), slice(None), rows, columns)
 
     def met(i, j):
-        """The pixels that this position meets, (G, I/G, N H' W')."""
+        """The pixels of x at this position, (G, I/G, N H' W')."""
         pixels = padded[at[i, j]].reshape(len(x), groups, in_channels, -1)
         return pixels.transpose(1, 2, 0, 3).reshape(groups, in_channels, -1)
 
-    y = sum(grouped[..., i, j] @ met(i, j) for i, j in at)
+    filters = np.ascontiguousarray(grouped.transpose(3, 4, 0, 1, 2))  # as BLAS wants them
+    y = sum(filters[place] @ met(*place) for place in at)
     y = y.reshape(groups * out_channels, len(x), *size).transpose(1, 0, 2, 3)
 
     def gradients(dy):
         flat = dy.astype(np.float64).reshape(len(x), groups, out_channels, -1)
         flat = flat.transpose(1, 2, 0, 3).reshape(groups, out_channels, -1)
         dpadded, dweight = np.zeros(padded.shape), np.zeros(grouped.shape)
-        for i, j in at:
-            dweight[..., i, j] = flat @ met(i, j).transpose(0, 2, 1)
-            back = grouped[..., i, j].transpose(0, 2, 1) @ flat
+        for place, pixels in at.items():
+            dweight[(..., *place)] = flat @ met(*place).transpose(0, 2, 1)
+            back = filters[place].transpose(0, 2, 1) @ flat
             back = back.reshape(groups * in_channels, len(x), *size)
-            dpadded[at[i, j]] += back.transpose(1, 0, 2, 3)
+            dpadded[pixels] += back.transpose(1, 0, 2, 3)
         inner = [slice(p, p + length) for p, length in zip(padding, shape[2:])]
         return (
             dpadded[(slice(None), slice(None), *inner)],
@@ -117,7 +118,7 @@ def max_pool(x, kernel, stride, padding):
 
 
 def halve(x):
-    """The mean over 2x2 squares, where only pixels of the map count; and the gradient's function."""
+    """The mean over 2x2 squares, of what the map has of them; its gradient's function."""
     size = [(length + 1) // 2 for length in x.shape[2:]]
     y = np.empty((*x.shape[:2], *size))
     squares = {
