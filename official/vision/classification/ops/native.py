@@ -5,7 +5,9 @@ own norm, padding that is not zeros) stays MegEngine's: the values in memory are
 but the tensors are ordinary ones.
 """
 
-from typing import Dict, Optional, Tuple
+import functools
+import logging
+from typing import Callable, Dict, Optional, Tuple
 
 import megengine.functional as F
 import megengine.module as M
@@ -13,6 +15,7 @@ import numpy as np
 from megengine import Tensor
 from megengine.core.tensor.dtype import bfloat16
 from megengine.distributed import is_distributed
+from megengine.jit.tracing import is_tracing
 
 from .build import Kernels, processor_flags
 from .functions import (
@@ -29,6 +32,24 @@ from .functions import (
     to_rows,
 )
 from .plain import Padding, PlainOps
+
+logger = logging.getLogger(__name__)
+
+
+def _eager(method: Callable) -> Callable:
+    """Leave a function that ``megengine.jit.trace`` records to MegEngine's own kernels.
+
+    Recording a custom operator fails now and then (MegEngine 1.13: "an input tensor is unusable").
+    """
+
+    @functools.wraps(method)
+    def compute(ops: "NativeOps", *args: object, **kwargs: object) -> object:
+        if is_tracing():
+            ops.tell_of_tracing()
+            return getattr(PlainOps, method.__name__)(ops, *args, **kwargs)
+        return method(ops, *args, **kwargs)
+
+    return compute
 
 
 class NativeOps(PlainOps):
@@ -50,7 +71,15 @@ class NativeOps(PlainOps):
         self.half = half
         number = "bfloat16" if half else "float32"
         self.name = f"native kernels in {number}, {kernels.threads} thread(s)"
+        self._told_of_tracing = False
 
+    def tell_of_tracing(self) -> None:
+        """Remark, once, on what a traced function computes with."""
+        if not self._told_of_tracing:
+            logger.warning("megengine.jit.trace records MegEngine's kernels, not the native ones")
+        self._told_of_tracing = True
+
+    @_eager
     def conv(self, conv: M.Module, x: Tensor) -> Tensor:
         if not _is_plain_convolution(conv):
             return conv(self._whole(x))
@@ -58,9 +87,11 @@ class NativeOps(PlainOps):
         bias = () if conv.bias is None else (conv.bias,)
         return Convolve(self.kernels, _geometry(conv), needs_gradient(x))(x, conv.weight, *bias)
 
+    @_eager
     def norm(self, norm: M.Module, x: Tensor, relu: bool = False) -> Tensor:
         return self._norm(norm, x, None, relu)
 
+    @_eager
     def conv_norm(
         self,
         conv: M.Module,
@@ -75,29 +106,36 @@ class NativeOps(PlainOps):
                 return self._folded(conv, norm, x, shortcut, relu)
         return self._norm(norm, self.conv(conv, x), shortcut, relu)
 
+    @_eager
     def fork(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         return Fork(self.kernels)(x) if needs_gradient(x) else (x, x)
 
+    @_eager
     def add(self, x: Tensor, shortcut: Tensor, relu: bool = False) -> Tensor:
-        return Add(self.kernels, relu)(x, shortcut)
+        return Add(self.kernels, relu)(self._rounded(x), self._rounded(shortcut))
 
+    @_eager
     def max_pool(self, x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
         (top, bottom), (left, right) = padding
         around = {"top": top, "bottom": bottom, "left": left, "right": right}
         return MaxPool(self.kernels, {"kernel": kernel, "stride": stride, **around})(x)
 
+    @_eager
     def halve(self, x: Tensor) -> Tensor:
         return Halve(self.kernels)(x)
 
+    @_eager
     def mean(self, x: Tensor) -> Tensor:
         return Mean(self.kernels)(x)
 
+    @_eager
     def subsample(self, x: Tensor, stride: int, before: int = 0, after: int = 0) -> Tensor:
         if stride == 1 and not before and not after:
             return x
         keep = {"stride": stride, "before": before, "after": after}
         return Subsample(self.kernels, keep)(x)
 
+    @_eager
     def linear(self, linear: M.Linear, x: Tensor) -> Tensor:
         """A convolution of maps of one pixel."""
         weight = linear.weight.reshape((*linear.weight.shape, 1, 1))
@@ -113,7 +151,8 @@ class NativeOps(PlainOps):
             if shortcut is not None:
                 return self.add(x, self._whole(shortcut), relu)
             return F.relu(x) if relu else x
-        shortcuts = () if shortcut is None else (shortcut,)
+        x = self._rounded(x)
+        shortcuts = () if shortcut is None else (self._rounded(shortcut),)
         if norm.training or not norm.track_running_stats:
             group = norm.group if type(norm) is M.SyncBatchNorm and is_distributed() else None
             function = BatchNorm(self.kernels, norm.eps, relu, group=group)
@@ -126,7 +165,7 @@ class NativeOps(PlainOps):
         return y
 
     def _rounded(self, x: Tensor) -> Tensor:
-        """What a convolution takes."""
+        """A map of the type that all maps have here; MegEngine's layers return others."""
         if x.dtype not in (np.float32, bfloat16):  # such as images, which MegEngine takes, too
             x = x.astype("float32")
         return x.astype(bfloat16) if self.half and x.dtype == np.float32 else x
@@ -153,7 +192,7 @@ class NativeOps(PlainOps):
     ) -> Tensor:
         statistics = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
         weight, bias = self.kernels("Fold", conv.weight, *statistics, eps=norm.eps)
-        shortcuts = () if shortcut is None else (to_rows(shortcut),)
+        shortcuts = () if shortcut is None else (to_rows(self._rounded(shortcut)),)
         name = "ConvBiasAdd" if shortcuts else "ConvBias"
         operands = (to_rows(self._rounded(x)), weight, bias, *shortcuts)
         return to_maps(*self.kernels(name, *operands, relu=int(relu), **_geometry(conv)))

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from megengine.autodiff import GradManager
 
+from official.vision.classification.ops.build import load_kernels
+from official.vision.classification.ops.native import NativeOps
 from official.vision.classification.ops.plain import PlainOps
 
-from .values import differentiate, error, normal
+from .values import differentiate, distinct, error, normal
 
 PADDING = ((1, 1), (0, 1))
 
@@ -98,6 +100,29 @@ def test_output_gradients_of_any_layout(native, name, view):
     (expected, (expected_dx,)), (found, (dx,)) = results
     assert error(found, expected) < 2e-5
     assert error(dx, expected_dx) < 2e-5
+
+
+@pytest.fixture()
+def threaded(kernels):
+    """By three threads, which divides nothing evenly."""
+    yield NativeOps(load_kernels(3))
+    load_kernels(kernels.threads)
+
+
+@pytest.mark.parametrize("images", [1, 2, 8])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_several_threads(threaded, name, images):
+    operation = OPERATIONS[name]
+    x = distinct(images, 6, 24, 18) / 1000
+    dy = normal(*operation(PlainOps(), mge.Tensor(x)).shape, seed=1)
+    (expected, (expected_dx,)), (found, (dx,)), again = (
+        differentiate(lambda x, ops=ops: operation(ops, x), dy, [x])
+        for ops in (PlainOps(), threaded, threaded)
+    )
+    assert error(found, expected) < 2e-5
+    assert error(dx, expected_dx) < 2e-5
+    assert np.array_equal(again[0], found)
+    assert np.array_equal(again[1][0], dx)
 
 
 USES = {
