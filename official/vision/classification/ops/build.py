@@ -144,7 +144,7 @@ def _output(command: List[str]) -> str:
 
 
 def _first_error(text: str) -> str:
-    errors = [line for line in text.splitlines() if "error" in line]
+    errors = [line for line in text.splitlines() if "error:" in line]
     return (errors or text.splitlines() or ["it failed"])[0].strip()
 
 
