@@ -7,7 +7,6 @@ import megengine.functional as F
 import megengine.module as M
 import numpy as np
 from megengine import Tensor
-from megengine.distributed import group
 
 from . import heartbeat
 
@@ -20,11 +19,6 @@ def rank() -> int:
 def world_size() -> int:
     """The number of processes over all nodes."""
     return dist.get_world_size()
-
-
-def local_size() -> int:
-    """The number of processes on this node."""
-    return 1 if world_size() == 1 else len(group._sd.machine_ranks)
 
 
 def barrier() -> None:

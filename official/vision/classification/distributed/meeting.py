@@ -9,7 +9,7 @@ import threading
 import time
 import xmlrpc.client
 from http.client import HTTPConnection, HTTPException
-from typing import Dict, Optional
+from typing import Any, Dict, Optional, Set
 
 from megengine.core._imperative_rt.utils import create_mm_server
 from megengine.distributed.server import Methods, ThreadXMLRPCServer
@@ -34,7 +34,7 @@ class _Desk(Methods):
         self.topology = topology
         self.failure = ""
         self.last_call: Dict[int, float] = {}
-        self.informed = set()  # nodes that know of the failure, or have nothing more to do
+        self.informed: Set[int] = set()  # nodes that know of the failure, or have no more to do
 
     def join(self, node: int, nodes: int, ngpus: int) -> str:
         """Let another node take part; return why not, or nothing."""
@@ -136,7 +136,7 @@ class Guest:
     def _join(self, topology: Topology, deadline: float) -> str:
         while True:
             try:
-                return self._desk.join(topology.node, topology.nodes, topology.ngpus)
+                return str(self._desk.join(topology.node, topology.nodes, topology.ngpus))
             except (OSError, HTTPException, xmlrpc.client.Error) as error:
                 if time.monotonic() > deadline:
                     raise UserError(
@@ -148,7 +148,7 @@ class Guest:
     def exchange(self, failure: str, done: bool) -> str:
         """As ``Host.exchange``."""
         try:
-            failure = self._desk.exchange(self._node, failure, done)
+            failure = str(self._desk.exchange(self._node, failure, done))
             self._answered = time.monotonic()
         except (OSError, HTTPException, xmlrpc.client.Error):
             if time.monotonic() - self._answered > _SILENCE and not failure:
@@ -162,7 +162,7 @@ class Guest:
 class _Transport(xmlrpc.client.Transport):
     """Gives up on a call after a while."""
 
-    def make_connection(self, host: str) -> HTTPConnection:
+    def make_connection(self, host: Any) -> HTTPConnection:
         connection = super().make_connection(host)
         connection.timeout = _CALL_SECONDS
         return connection

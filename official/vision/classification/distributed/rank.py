@@ -96,8 +96,23 @@ def _set_up_process(assignment: Assignment) -> None:
     )
 
 
+def _take_cores(index: int, processes: int) -> None:
+    """Keep this process to its share of the node's cores, if there is one for each.
+
+    Left to themselves, two ranks may meet on one core, and all wait for them. Libraries learn by
+    ``OMP_NUM_THREADS`` how many threads that means.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // processes
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+    if share:
+        for thread in os.listdir("/proc/self/task"):  # those that imports have started, too
+            os.sched_setaffinity(int(thread), cores[index * share : (index + 1) * share])
+
+
 def _join_group(assignment: Assignment) -> None:
     if assignment.device_type == "cpu":
+        _take_cores(assignment.index, len(assignment.neighbours))
         cpu.enable()
     os.environ["NCCL_LAUNCH_MODE"] = "PARALLEL"  # as MegEngine's launcher does, against deadlocks
     dist.init_process_group(

@@ -8,7 +8,6 @@ import megengine
 from megengine.core._imperative_rt.common import CompNode
 from threadpoolctl import threadpool_limits
 
-from ..distributed.collectives import local_size
 from ..errors import UsageError
 from ..ops.accelerate import CPU, attach, cpu_ops
 from .schema import Precision
@@ -72,23 +71,23 @@ def use_device(device: str) -> None:
         CompNode._set_default_device(CPU)
         _keep_freed_memory()
         _calm_polling_thread()
-        threadpool_limits(blas_threads(local_size()), user_api="blas")
+        threadpool_limits(blas_threads(), user_api="blas")
 
 
-def cpu_threads(processes: int) -> int:
-    """Threads of the kernels in each of ``processes`` that share the cores."""
+def cpu_threads() -> int:
+    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core of this process."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
-    return max(1, len(os.sched_getaffinity(0)) // processes)
+    return len(os.sched_getaffinity(0))
 
 
-def blas_threads(processes: int) -> int:
-    """Threads for numpy's matrix products in each of ``processes`` that share the cores.
+def blas_threads() -> int:
+    """Threads for numpy's matrix products.
 
-    One core of a process's share is left to MegEngine, which works beside them (ops/gemm.py).
+    One of them is left to MegEngine, which works beside them (ops/gemm.py).
     """
-    return max(1, len(os.sched_getaffinity(0)) // processes - 1)
+    return max(1, cpu_threads() - 1)
 
 
 def _keep_freed_memory() -> None:
@@ -129,6 +128,6 @@ def prepare(
             raise UsageError(f"precision {precision} is for CPUs; on a GPU, set amp.enabled")
         return model
     try:
-        return attach(model, cpu_ops(cpu_threads(local_size()), precision == "bf16"))
+        return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -22,8 +22,8 @@ def build_optimizer(
     """The optimizer that ``section`` describes, over what is not frozen.
 
     Every group of parameters has ``lr_scale`` beside its ``lr``: whoever changes the rate sets
-    ``group["lr"] = rate * group["lr_scale"]``. SGD is MegEngine's, whose decay is part of the
-    gradient; LAMB's and AdamW's are not.
+    ``group["lr"] = rate * group["lr_scale"]``. SGD is MegEngine's, or the same by the kernels of
+    ``model.ops``; its decay is part of the gradient, LAMB's and AdamW's are not.
 
     Args:
         lr: learning rate at first, of the whole run.
@@ -35,7 +35,7 @@ def build_optimizer(
     """
     groups = _groups(model, section, lr, freeze, head_lr)
     if section.type == "sgd":
-        return optim.SGD(groups, lr=lr, momentum=section.momentum, nesterov=section.nesterov)
+        return model.ops.sgd(groups, lr, section.momentum, section.nesterov)
     kind = {"lamb": LAMB, "adamw": AdamW}[section.type]
     return kind(groups, lr=lr, betas=tuple(section.betas), eps=section.eps)
 

@@ -33,6 +33,8 @@ from .stop import StopRequest
 from .update import Updater
 
 EVAL_BATCH = 100
+DRAW_EVERY = 10.0  # seconds
+ASK_EVERY = 4  # steps on CPUs, each of which may take seconds
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class Trainer:
         self.step = 0  # steps done
         self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
         self.best_top1 = -1.0
+        self.next_drawing = 0.0  # when the curves may be drawn again
 
     def run(self) -> int:
         """Train to the end, or to a signal; return the exit code."""
@@ -210,10 +213,16 @@ class Trainer:
         is_best = result.top1 > self.best_top1
         self.best_top1 = max(self.best_top1, result.top1)
         self._save(best=is_best)
-        if rank() == 0:
-            draw_curves(self.folder.path)
+        self._draw_curves(at_once=self.step == self.last_step)
         if self.step < self.last_step:
             self._start_bar()
+
+    def _draw_curves(self, at_once: bool) -> None:
+        """Now and then: epochs of a small data set take hardly longer than the drawing."""
+        now = time.perf_counter()
+        if rank() == 0 and (at_once or now >= self.next_drawing):
+            draw_curves(self.folder.path)
+            self.next_drawing = now + DRAW_EVERY
 
     def _evaluate(self, title: str) -> Result:
         transform = EvalTransform(self.recipe.preprocess)
@@ -344,14 +353,16 @@ class Trainer:
         """Whether a signal has come; ranks must agree, and ask each other now and then."""
         if world_size() == 1:
             return stop.came
-        if self.device != "cpu" and self.step % self.config.print_freq:
-            return False  # asking makes a GPU wait
+        if self.step % (ASK_EVERY if self.device == "cpu" else self.config.print_freq):
+            return False  # asking makes the devices wait for each other
         return bool(sum_over_ranks(np.array([stop.came], np.int32))[0])
 
     def _stop(self, stop: StopRequest) -> int:
         self.console.stop_bar()
         if self.saved_step != self.step:
             self._save()
+        if self.step > self.steps_per_epoch:
+            self._draw_curves(at_once=True)
         self.console.line(
             f"{stop.signal_name}: saved step {self.step} of {self.last_step} to "
             f"{self.folder.checkpoint}; continue with --resume auto"

@@ -49,6 +49,7 @@ class Updater:
         self.average = None
         if recipe.ema is not None:
             self.average = ExponentialAverage(model, recipe.ema.decay, recipe.ema.warmup)
+        self._into_training()
 
     def __call__(self, batch: Batch, step: int, rate: float) -> Tensor:
         """Update the weights from ``recipe.accumulate`` parts of ``batch``.
@@ -62,8 +63,8 @@ class Updater:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        self.model.train()
-        freeze_stages(self.model, self.recipe.freeze)
+        if not self.model.training:  # it has been tested
+            self._into_training()
         if self.recipe.drop_path:
             self._seed_drop_path(step)
         parts = self._parts(batch)
@@ -76,6 +77,10 @@ class Updater:
                 self.average.update(self.model, step)
         self.optimizer.clear_grad()
         return results[0] if len(results) == 1 else F.stack(results).mean(axis=0)
+
+    def _into_training(self) -> None:
+        self.model.train()
+        freeze_stages(self.model, self.recipe.freeze)
 
     def _parts(self, batch: Batch) -> Iterator[Tuple[int, Batch]]:
         """The batch in the parts that as many more ranks would have had, and those ranks."""

@@ -88,7 +88,7 @@ class BatchNorm(Function):
         self.moments, self.fixed, self.group = moments, moments is not None, group
 
     def forward(self, x: Tensor, gamma: Tensor, beta: Tensor, *shortcut: Tensor) -> Tensor:
-        self.x, self.gamma, self.beta = to_rows(x), gamma, beta
+        self.x, self.gamma = to_rows(x), gamma
         count, height, width, _ = self.x.shape
         self.pixels = Tensor(np.float32([count * height * width]))
         if not self.fixed:
@@ -125,8 +125,8 @@ class BatchNorm(Function):
             (sums,) = self.kernels("NormSums" + suffix, *operands)
         operands = (dy, self.x, self.moments, self.gamma, self._shared(sums), self.pixels, *active)
         (dx,) = self.kernels("NormData" + suffix, *operands, eps=self.eps)
-        dgamma = (sums[1] / (self.moments[1] + self.eps) ** 0.5).reshape(self.gamma.shape)
-        dbeta = sums[0].reshape(self.beta.shape)
+        affine = (sums, self.moments, self.gamma)
+        dgamma, dbeta = self.kernels("NormAffine", *affine, eps=self.eps)
         return (to_maps(dx), dgamma, dbeta, *((to_maps(dy),) if self.added else ()))
 
     def _shared(self, sums: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ but the tensors are ordinary ones.
 
 import functools
 import logging
-from typing import Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 import megengine.functional as F
 import megengine.module as M
@@ -32,6 +32,7 @@ from .functions import (
     to_rows,
 )
 from .plain import Padding, PlainOps
+from .sgd import NativeSGD
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,11 @@ class NativeOps(PlainOps):
         return Convolve(self.kernels, _POINT, needs_gradient(x))(x, weight, *bias).reshape(
             (x.shape[0], linear.out_features)
         )
+
+    def sgd(
+        self, groups: Iterable[Dict[str, Any]], lr: float, momentum: float, nesterov: bool
+    ) -> NativeSGD:
+        return NativeSGD(self.kernels, groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
     def _norm(self, norm: M.Module, x: Tensor, shortcut: Optional[Tensor], relu: bool) -> Tensor:
         if not _is_plain_norm(norm):

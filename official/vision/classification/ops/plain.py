@@ -5,10 +5,11 @@ take their place: ``ops/accelerate.py``. What is one operation here can be one p
 there; that is why ``conv_norm`` and ``add`` know of what follows them.
 """
 
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional, Tuple
 
 import megengine.functional as F
 import megengine.module as M
+import megengine.optimizer as optim
 from megengine import Tensor
 
 Padding = Tuple[Tuple[int, int], Tuple[int, int]]  # (top, bottom), (left, right)
@@ -83,6 +84,12 @@ class PlainOps:
 
     def linear(self, linear: M.Linear, x: Tensor) -> Tensor:
         return linear(x)
+
+    def sgd(
+        self, groups: Iterable[Dict[str, Any]], lr: float, momentum: float, nesterov: bool
+    ) -> optim.SGD:
+        """The optimizer of a network that computes with these operations."""
+        return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 class Layer(M.Module):

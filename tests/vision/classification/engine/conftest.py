@@ -37,6 +37,7 @@ def curves(monkeypatch: pytest.MonkeyPatch) -> List[Path]:
     """Drawing takes longer than these runs: the folders it was asked for, instead."""
     asked: List[Path] = []
     monkeypatch.setattr(trainer, "draw_curves", asked.append)
+    monkeypatch.setattr(trainer, "DRAW_EVERY", 0.0)
     return asked
 
 

@@ -46,10 +46,10 @@ def test_choice_of_device(monkeypatch):
 def test_threads_of_the_kernels(monkeypatch):
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [device.cpu_threads(processes) for processes in (1, 2, 3, 9)] == [8, 4, 2, 1]
+    assert (device.cpu_threads(), device.blas_threads()) == (8, 7)
     for wanted, threads in (("3", 3), ("", 8), ("0", 8), ("many", 8)):
         monkeypatch.setenv("OMP_NUM_THREADS", wanted)
-        assert device.cpu_threads(1) == threads
+        assert (device.cpu_threads(), device.blas_threads()) == (threads, max(1, threads - 1))
 
 
 def test_networks_for_the_cpu_get_its_kernels(monkeypatch):

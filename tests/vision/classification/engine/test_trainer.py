@@ -57,6 +57,12 @@ def test_a_run_learns_and_leaves_what_it_promises(config, folder, capsys, curves
     assert not list(folder.glob("*.part"))
 
 
+def test_curves_are_not_drawn_after_every_short_epoch(config, folder, curves, monkeypatch):
+    monkeypatch.setattr(trainer, "DRAW_EVERY", 3600.0)
+    assert train(replace(config, recipe=config.recipe.with_epochs(4))) == 0
+    assert curves == [folder] * 2  # the first and the last
+
+
 def test_the_same_seed_gives_the_same_weights_for_any_number_of_workers(config, tmp_path):
     found = []
     for workers, seed in ((0, 0), (3, 0), (0, 1)):

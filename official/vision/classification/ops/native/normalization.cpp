@@ -220,6 +220,22 @@ void compute_input_gradient(const Tensors& in, const Param& p, Tensors& out) {
     });
 }
 
+// sums, moments, gamma -> gradients of gamma and of beta, in the shape of both
+void affine_shape(const Shapes& in, const Param&, Shapes& out) {
+    require(in[0] == in[1], "sums of as many channels as the moments have expected");
+    out[0] = out[1] = in[2];
+}
+
+void compute_affine_gradient(const Tensors& in, const Param& p, Tensors& out) {
+    const size_t count = channels(in[0].shape());
+    const float *sums = data<float>(in[0]), *variance = data<float>(in[1]) + count;
+    float *dgamma = data<float>(out[0]), *dbeta = data<float>(out[1]);
+    for (size_t c = 0; c < count; ++c) {
+        dgamma[c] = float(sums[count + c] / std::sqrt(double(variance[c]) + epsilon(p)));
+        dbeta[c] = sums[c];
+    }
+}
+
 // running mean, running variance, moments, rows (1) -> the next two: momentum * old + (1 - momentum)
 // * new, where the new variance is the unbiased one
 void two_shape(const Shapes& in, const Param&, Shapes& out) {
@@ -282,6 +298,8 @@ auto& op_gradient = with_eps(
 auto& op_gradient_relu = with_eps(
         define("NormDataRelu", 7, 1, first_shape, same_dtype, compute_input_gradient<true>));
 
+auto& op_affine = with_eps(
+        define("NormAffine", 3, 2, affine_shape, float_dtype, compute_affine_gradient));
 auto& op_running = define("Running", 4, 2, two_shape, float_dtype, compute_running)
                            .add_param("momentum", 0.9);
 auto& op_fold = with_eps(define("Fold", 5, 2, fold_shape, float_dtype, compute_fold));
