@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, List
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo"
@@ -18,14 +19,15 @@ DATA = DEMO / "shapes"
 RUN = DEMO / "output" / "resnet20_cifar"
 PICTURE = DEMO / "prediction.png"
 RESULT = DEMO / "result.json"
+REPORT = DEMO / "report"
 TARGET = 95.0  # per cent top-1 that the demo promises
 
-STEPS = [
+STEPS: List[List[Any]] = [
     ["tools/make_shapes.py", DATA, "--train", 1500, "--val", 500, "--seed", 0],
     ["train.py", "--data", DATA, "--arch", "resnet20_cifar", "-c", "shapes", "--device", "cpu"]
     + ["--save", DEMO / "output"],
     ["test.py", "--data", DATA, "--model", RUN / "best.safetensors", "--device", "cpu"]
-    + ["--json", RESULT],
+    + ["--json", RESULT, "--report", REPORT],
     ["inference.py", "--model", RUN / "best.safetensors", "--device", "cpu"]
     + ["--image", DATA / "val" / "star" / "00008.png", "--save-image", PICTURE],
 ]
@@ -48,6 +50,7 @@ def main() -> int:
     say(f"demo: done in {time.monotonic() - started:.0f} s")
     say(f"training curves: {(RUN / 'curves.png').relative_to(ROOT)}")
     say(f"prediction:      {PICTURE.relative_to(ROOT)}")
+    say(f"report:          {(REPORT / 'report.html').relative_to(ROOT)}")
     return 0 if top1 >= TARGET else 1
 
 

@@ -169,19 +169,48 @@ def mean_loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) 
     return float(sum(losses)) / len(labels)
 
 
-def expected_calibration_error(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
-) -> float:
-    """ECE (Guo et al., equation 3), from 0 to 1.
+@dataclass(frozen=True)
+class Reliability:
+    """Images by their confidence, in bins of equal width from 0 to 1 (Guo et al., section 2).
+
+    Args:
+        counts: ``(B,)`` int, images in each bin.
+        correct: ``(B,)`` float64, how many of them are right.
+        confidence: ``(B,)`` float64, the sum of their confidences.
+    """
+
+    counts: np.ndarray
+    correct: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (equation 3), from 0 to 1."""
+        return float(np.abs(self.correct - self.confidence).sum() / self.counts.sum())
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Reliability:
+    """Sort images into bins.
 
     Args:
         confidence: ``(N,)``, above 0 and at most 1; bin m holds those from (m - 1) / bins, which
             is not in it, to m / bins, which is.
         correct: ``(N,)`` bool.
     """
+    confidence = np.asarray(confidence, np.float64)
     chosen = np.searchsorted(np.arange(1, bins) / bins, confidence)
-    gaps = np.bincount(chosen, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    return Reliability(
+        np.bincount(chosen, minlength=bins),
+        np.bincount(chosen, weights=correct, minlength=bins),
+        np.bincount(chosen, weights=confidence, minlength=bins),
+    )
+
+
+def expected_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+) -> float:
+    """ECE (Guo et al., equation 3), from 0 to 1; the arguments are those of ``reliability``."""
+    return reliability(confidence, correct, bins).error
 
 
 def _blocks(count: int) -> Iterator[slice]:

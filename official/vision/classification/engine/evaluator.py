@@ -111,7 +111,7 @@ class FlipTta:
         """Count a batch, whose ``(N, C)`` logits are known."""
         images = np.ascontiguousarray(batch.images[..., ::-1])
         mirrored = finite_logits(self.model, self.normalize, images)
-        both = np.logaddexp(_log_softmax(logits), _log_softmax(mirrored)) - np.log(2)
+        both = np.logaddexp(log_softmax(logits), log_softmax(mirrored)) - np.log(2)
         self.counter.add(both, batch.labels)
 
 
@@ -139,10 +139,11 @@ def rank_of_label(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """``(N,)`` negative log-likelihoods in float64."""
-    return -_log_softmax(logits)[np.arange(len(labels)), labels]
+    return -log_softmax(logits)[np.arange(len(labels)), labels]
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities for ``(N, C)`` logits, in float64."""
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

@@ -4,9 +4,9 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
-from ..data.folder import load_split
+from ..data.folder import ImageFolder, load_split
 from ..data.loader import Loader
 from ..data.normalize import Normalize
 from ..data.sampler import eval_batches
@@ -14,7 +14,7 @@ from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
 from ..distributed.heartbeat import beats
 from ..distributed.launch import Topology, launch
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from .calibration import Calibration, LogitsOfAll, calibrate
 from .class_map import apply_class_map, read_class_map
 from .console import Console
@@ -22,7 +22,9 @@ from .device import choose_device, prepare, use_device
 from .evaluator import FlipTta, Result, evaluate
 from .files import check_target
 from .meters import Meter
-from .network import NetworkConfig, open_network
+from .network import Network, NetworkConfig, open_network
+from .report.answers import AnswersOfAll
+from .report.tested import Tested
 from .schema import Precision
 
 
@@ -33,6 +35,7 @@ class TestConfig:
     Args:
         tta: whether the mean over every image and its mirror image is tested as well.
         calibrate: whether a temperature is fitted on half of the images and judged on the others.
+        report: a folder for report.html and predictions.csv, which is made.
     """
 
     data: str
@@ -47,6 +50,7 @@ class TestConfig:
     json: Optional[str] = None
     tta: bool = False
     calibrate: bool = False
+    report: Optional[str] = None
 
 
 def test(config: TestConfig) -> int:
@@ -57,6 +61,8 @@ def test(config: TestConfig) -> int:
     """
     if config.json:
         check_target("--json", Path(config.json))
+    if config.report and config.topology.node == 0:
+        _make_folder(Path(config.report))
     device = choose_device(config.device, config.topology.ngpus)
     return launch(_test_on_this_rank, config.topology, config, device, device_type=device)
 
@@ -84,6 +90,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     )
     tta = FlipTta(model, normalize) if config.tta else None
     logits = LogitsOfAll(len(folder), network.num_classes) if config.calibrate else None
+    answers = AnswersOfAll(len(folder), network.num_classes) if config.report else None
     console.start_bar("Test", len(folder))
     result = evaluate(
         model,
@@ -91,12 +98,22 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         normalize,
         len(folder),
         report=_Reporter(console, config.print_freq),
-        watchers=[watcher.add for watcher in (tta, logits) if watcher],
+        watchers=[watcher.add for watcher in (tta, logits, answers) if watcher],
     )
     console.stop_bar()
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
     _tell(config, console, result, mirrored, calibration)
+    if answers and config.report:
+        tested = Tested(
+            folder,
+            answers.gather(),
+            result.loss,
+            f"{network.arch} on {folder.root}",
+            _about(config, device, network, folder),
+            _remarks(mirrored, calibration),
+        )
+        _report(Path(config.report), console, tested)
     return 0
 
 
@@ -111,13 +128,57 @@ def _tell(
     console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
     if mirrored:
         answer["tta"] = mirrored.to_dict()
-        console.line(f"Flip TTA Acc@1 {mirrored.top1:.3f}, Acc@5 {mirrored.top5:.3f}")
     if calibration:
         answer["calibration"] = calibration.to_dict()
-        for line in calibration.lines():
-            console.line(line)
+    for line in _remarks(mirrored, calibration):
+        console.line(line)
     if config.json and rank() == 0:
         _write_json(Path(config.json), answer)
+
+
+def _remarks(mirrored: Optional[Result], calibration: Optional[Calibration]) -> List[str]:
+    """What is told beside the accuracy."""
+    lines = []
+    if mirrored:
+        lines.append(f"Flip TTA Acc@1 {mirrored.top1:.3f}, Acc@5 {mirrored.top5:.3f}")
+    return lines + (calibration.lines() if calibration else [])
+
+
+def _about(
+    config: TestConfig, device: str, network: Network, folder: ImageFolder
+) -> Dict[str, str]:
+    """What was tested, on what and where, for the report."""
+    processes = config.topology.processes
+    return {
+        "Network": f"{network.arch}, {network.num_classes:,} classes",
+        "Weights": config.network.model or "published",
+        "Data": f"{folder.root}, {len(folder):,} images",
+        "Preprocessing": ", ".join(f"{k} {v}" for k, v in network.preprocess.to_dict().items()),
+        "Computed": f"on {device}, {config.precision}, processes: {processes}",
+        "Date": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _report(target: Path, console: Console, tested: Tested) -> None:
+    if rank() == 0:
+        from .report.write import write_report  # matplotlib takes its time
+
+        write_report(target, tested)
+    console.line(f"report: {target}")
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder of a report, before the work whose result it is to hold.
+
+    Raises:
+        UsageError: when that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"--report {path}: is a file; give a folder's name") from None
+    except OSError as error:
+        raise UsageError(f"--report {path}: cannot be made: {error.strerror}") from None
 
 
 class _Reporter:

@@ -12,6 +12,7 @@ from official.vision.classification.engine.calibration import (
     expected_calibration_error,
     fit_temperature,
     mean_loss,
+    reliability,
 )
 from official.vision.classification.errors import DataError
 
@@ -53,6 +54,17 @@ def test_ece_is_the_definition(bins):
     found = expected_calibration_error(confidence, correct, bins)
     assert found == pytest.approx(ece_by_the_book(confidence, correct, bins), rel=1e-12)
     assert found > 0.05
+
+
+def test_bins_hold_what_lies_in_them():
+    """Sample after sample; 0.2 and 0.4 are the upper ends of their bins, and a bin is empty."""
+    confidence = np.array([0.2, 0.21, 0.4, 0.55, 0.61, 0.61])
+    correct = np.array([True, False, True, False, True, False])
+    bins = reliability(confidence, correct, 5)
+    assert bins.counts.tolist() == [1, 2, 1, 2, 0]
+    assert bins.correct.tolist() == [1, 1, 0, 1, 0]
+    assert bins.confidence.tolist() == pytest.approx([0.2, 0.61, 0.55, 1.22, 0])
+    assert bins.error == pytest.approx((0.8 + 0.39 + 0.55 + 0.22) / 6)
 
 
 def test_ece_by_hand():

@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.image import read_image
 from official.vision.classification.distributed.launch import Topology
+from official.vision.classification.engine import tester
 from official.vision.classification.engine.calibration import calibrate
 from official.vision.classification.engine.network import NetworkConfig, open_network
 from official.vision.classification.engine.tester import TestConfig as Config
@@ -168,3 +171,72 @@ def test_an_answer_that_cannot_be_written(config, tmp_path):
     for path, message in (("no/such/result.json", "there is no folder"), ("folder", "is a folder")):
         with pytest.raises(UsageError, match=f"--json {tmp_path / path}: {message}"):
             run_test(replace(config, data="nowhere", json=str(tmp_path / path)))
+
+
+def rows_of(folder):
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def test_a_report_tells_the_answer_to_every_image(config, tmp_path, capsys):
+    """The same network asked for each image by itself."""
+    target = tmp_path / "new" / "report"
+    assert run_test(replace(config, report=str(target))) == 0
+    folder, guesses = guessed(config)
+    network, rows = open_network(config.network), rows_of(target)
+    assert [row["image"] for row in rows] == list(folder.paths)
+    for row, label, guess, path in zip(rows, folder.labels, guesses, folder.paths):
+        p = softmax_of(network, read_image(path))
+        assert (row["true_class"], row["true_index"]) == (folder.classes[label], str(label))
+        assert (row["class_1"], row["index_1"]) == (folder.classes[guess], str(guess))
+        assert row["correct"] == str(int(label == guess))
+        assert float(row["probability_1"]) == pytest.approx(p.max(), rel=1e-4)
+        assert float(row["true_probability"]) == pytest.approx(p[label], rel=1e-4)
+    result = json.loads(Path(config.json).read_text())
+    assert sum(int(row["correct"]) for row in rows) == result["top1_correct"]
+    page = (target / "report.html").read_text(encoding="utf-8")
+    assert f"{result['top1']:.2f} %" in page and f"{result['loss']:.4f}" in page
+    for text in ("resnet20_cifar", config.network.model, str(tmp_path.name), "fp32", "on cpu"):
+        assert text in page
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {target}"
+    assert sorted(p.name for p in target.iterdir()) == ["predictions.csv", "report.html"]
+
+
+def test_a_report_of_two_processes_is_that_of_one(config, tmp_path):
+    """Batches of one, since rounding may depend on a batch's size."""
+    texts = []
+    for processes in (1, 2):
+        target = tmp_path / f"report{processes}"
+        one = replace(config, batch_size=1, workers=1, report=str(target), tta=True, calibrate=True)
+        assert run_test(replace(one, topology=Topology(ngpus=processes))) == 0
+        assert len(rows_of(target)) == 15
+        page = (target / "report.html").read_text(encoding="utf-8")
+        assert "Flip TTA Acc@1" in page and "Temperature" in page
+        # But for the number of processes, the time and the loss, a sum of float32 in some order.
+        page = re.sub(r"processes: \d+|\d+-\d+-\d+ \d+:\d+|<strong>[\d.]+</strong>", "", page)
+        texts.append((page, (target / "predictions.csv").read_bytes()))
+    assert texts[0] == texts[1]
+
+
+def test_the_other_ranks_write_no_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(tester, "rank", lambda: 1)
+    tester._report(tmp_path, tester.Console(False), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_map_gives_the_names_of_a_report(config, tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"blue": 2, "green": 0, "red": 1}))
+    one = replace(config, class_map=str(path), report=str(tmp_path / "report"))
+    assert run_test(one) == 0
+    labels = [(row["true_class"], row["true_index"]) for row in rows_of(tmp_path / "report")]
+    expected = [("class_2", "2")] * 5 + [("class_0", "0")] * 5 + [("class_1", "1")] * 5
+    assert labels == expected
+
+
+def test_a_folder_for_a_report_that_cannot_be(config, tmp_path):
+    """Which is told before the data set, or anything else, is looked at."""
+    (tmp_path / "file").write_text("")
+    for name, message in (("file", "is a file"), ("file/report", "cannot be made: Not a dir")):
+        with pytest.raises(UsageError, match=f"--report {tmp_path / name}: {message}"):
+            run_test(replace(config, data="nowhere", report=str(tmp_path / name)))

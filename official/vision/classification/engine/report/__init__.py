@@ -1,0 +1,1 @@
+"""A test as a page to look at and a table to compute with."""
