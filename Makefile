@@ -1,11 +1,11 @@
 # Plain `make` lists the targets. Each one that needs packages first makes or updates .venv;
 # PYTHON=/path/to/python3.10 chooses the interpreter of a new .venv.
 
-.PHONY: help setup setup-dev demo test lint format benchmark clean
+.PHONY: help setup setup-dev demo test lint format benchmark check-env clean
 .NOTPARALLEL: # two targets must not install into .venv at once
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
 setup: ## make .venv: MegEngine and the other pinned packages (1 GB download)
 	@bash tools/setup_env.sh
@@ -19,9 +19,10 @@ demo: setup ## see it work on the CPU
 test: setup-dev ## run the tests, one worker per core
 	.venv/bin/python -m pytest -n auto --maxprocesses 8
 
-lint: setup-dev ## check style and format
+lint: setup-dev ## check style, format and types
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
 
 format: setup-dev ## rewrite files in the project's format
 	.venv/bin/python -m ruff check --fix --exit-zero --quiet .
@@ -41,6 +42,9 @@ ifeq ($(origin TORCH_PYTHON),file)
 endif
 	$(MEGENGINE_PYTHON) benchmarks/compare.py $(BENCHMARK)
 
+check-env: ## tell what this machine has for the project, and what is missing
+	@$(firstword $(wildcard .venv/bin/python) python3) tools/check_env.py
+
 clean: ## delete caches (.venv and the results of training stay)
-	rm -rf .pytest_cache .ruff_cache
+	rm -rf .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import machine  # noqa: E402
 from benchmarks.interleave import PAUSE, Configuration, run_in_turns  # noqa: E402
+from benchmarks.peak import Peak  # noqa: E402
 from benchmarks.report import render  # noqa: E402
 from official.vision.classification.data.folder import load_folder  # noqa: E402
 from official.vision.classification.errors import UsageError, UserError  # noqa: E402
@@ -107,7 +108,7 @@ def measure(args: argparse.Namespace) -> Dict[str, Any]:
         "loader": None,
     }
     environment = {"OMP_NUM_THREADS": str(cores), "RESNET_KERNELS": "native"}
-    with machine.Peak() as peak:
+    with Peak() as peak:
         for arch in args.arch:
             for mode in ("inference", "train"):
                 results["peak"] += measure_peak(peak, cores, args.quick)
@@ -124,7 +125,7 @@ def measure(args: argparse.Namespace) -> Dict[str, Any]:
     return results
 
 
-def measure_peak(peak: machine.Peak, cores: int, quick: bool) -> List[Dict[str, Any]]:
+def measure_peak(peak: Peak, cores: int, quick: bool) -> List[Dict[str, Any]]:
     """On one core and on all."""
     seconds = PEAK_SECONDS / 10 if quick else PEAK_SECONDS
     return [peak.measure(threads, seconds) for threads in sorted({1, cores})]
@@ -162,7 +163,7 @@ def contenders(args: argparse.Namespace, words: List[str]) -> List[Configuration
     if "torch" not in args.without:
         found.append(Configuration("PyTorch, NCHW", torch))
         found.append(Configuration("PyTorch, channels_last", [*torch, *last]))
-    if "avx512_bf16" in machine.processor_flags():
+    if "avx512_bf16" in machine.describe()["flags"]:
         found.append(Configuration("ours, bf16", [*ours, *half]))
         if "torch" not in args.without:
             found.append(Configuration("PyTorch, bf16", [*torch, *last, *half]))

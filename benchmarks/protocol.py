@@ -110,7 +110,8 @@ class Worker:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
-        last = said[-1] if said else "without a message"
+        silent = "killed, as Linux does when memory runs out" if code == -9 else "without a message"
+        last = said[-1] if said else silent
         return UserError(f"{self.name}: the worker ended with exit code {code}: {last}")
 
 

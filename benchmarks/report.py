@@ -212,7 +212,7 @@ def _title(group: Dict[str, Any]) -> List[str]:
 
 
 def _speed(speed: summary.Speed) -> List[str]:
-    return [_digits(speed.median), _digits(speed.deviation), str(speed.count)]
+    return [_digits(speed.median), _digits(speed.deviation), str(speed.steps)]
 
 
 def _digits(value: float) -> str:

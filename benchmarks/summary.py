@@ -9,7 +9,7 @@ class Speed(NamedTuple):
 
     median: float
     deviation: float  # standard deviation of a single step; 0 for one step
-    count: int
+    steps: int
 
 
 def speed(seconds: Sequence[float], images: int) -> Speed:
@@ -22,14 +22,17 @@ def speed(seconds: Sequence[float], images: int) -> Speed:
 def fastest(runs: Dict[str, Any], names: Sequence[str]) -> Optional[str]:
     """Which of those ``names`` that were run has the shortest median; None without any."""
     run = [name for name in names if name in runs]
-    return min(run, key=lambda name: statistics.median(runs[name]["seconds"]), default=None)
+    if not run:
+        return None
+    return min(run, key=lambda name: statistics.median(runs[name]["seconds"]))
 
 
 def times_faster(runs: Dict[str, Any], name: str, other: Optional[str]) -> Optional[float]:
     """Ratio of the medians' speeds; None when one of them was not run."""
-    if name not in runs or other not in runs:
+    if other is None or name not in runs or other not in runs:
         return None
-    mine, theirs = (statistics.median(runs[each]["seconds"]) for each in (name, other))
+    mine = statistics.median(runs[name]["seconds"])
+    theirs = statistics.median(runs[other]["seconds"])
     return theirs / mine
 
 

@@ -7,11 +7,10 @@ pass over the photographs: decode, RandomResizedCrop to 224 pixels, flip, normal
 import argparse
 import sys
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import cv2
 import megengine
-import numpy as np
 from megengine import Tensor
 from megengine.data import DataLoader, SequentialSampler
 from megengine.data.dataset import ImageFolder as StockFolder
@@ -65,7 +64,7 @@ def main() -> int:
     return server.serve(a_pass(batches, len(folder)), args.warmup, facts)
 
 
-def a_pass(batches: Callable[[], Iterator[object]], images: int) -> worker.Step:
+def a_pass(batches: Callable[[], Iterator[Any]], images: int) -> worker.Step:
     """Go through all batches of ``(B, 3, H, W)`` and see that they are all there."""
 
     def step() -> float:
@@ -77,12 +76,12 @@ def a_pass(batches: Callable[[], Iterator[object]], images: int) -> worker.Step:
     return step
 
 
-def ours(folder: ImageFolder, batch: int, normalised: bool) -> Callable[[], Iterator[object]]:
+def ours(folder: ImageFolder, batch: int, normalised: bool) -> Callable[[], Iterator[Any]]:
     """uint8 batches, as the loader hands them on; normalised on the device as in training."""
     normalize = Normalize(Preprocess())
     passes = iter(range(sys.maxsize))
 
-    def batches() -> Iterator[object]:
+    def batches() -> Iterator[Any]:
         seed = next(passes)  # other crops in every pass
         indices = eval_batches(len(folder), batch, rank=0, ranks=1)
         for each in Loader(folder, TrainTransform(SIZE), "BGR", indices, seed, workers=0):
@@ -91,7 +90,7 @@ def ours(folder: ImageFolder, batch: int, normalised: bool) -> Callable[[], Iter
     return batches
 
 
-def stock(photos: str, batch: int) -> Callable[[], Iterator[np.ndarray]]:
+def stock(photos: str, batch: int) -> Callable[[], Iterator[Any]]:
     """What MegEngine/Models trains with, in the DataLoader without processes of its own."""
     p = Preprocess()
     folder = StockFolder(photos)
@@ -108,7 +107,7 @@ def stock(photos: str, batch: int) -> Callable[[], Iterator[np.ndarray]]:
         ),
     )
 
-    def batches() -> Iterator[np.ndarray]:
+    def batches() -> Iterator[Any]:
         for images, _ in loader:
             yield images.numpy() if isinstance(images, Tensor) else images
 

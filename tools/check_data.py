@@ -14,7 +14,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -65,7 +65,9 @@ class _Bar:
 
 def table(counts: Dict[str, Dict[str, int]], unreadable: Dict[str, List[str]]) -> List[str]:
     """Lines on the splits, and on their classes where these are few."""
-    rows = [("split", "images", "classes", "fewest", "most", "unreadable")]
+    rows: List[Tuple[object, ...]] = [
+        ("split", "images", "classes", "fewest", "most", "unreadable")
+    ]
     for split, by_class in counts.items():
         filled = [count for count in by_class.values() if count]
         rows.append(

@@ -9,11 +9,12 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import compare, summary
+from benchmarks import compare, machine, summary
 from benchmarks.interleave import Configuration, run_in_turns
-from benchmarks.machine import Peak
+from benchmarks.peak import Peak
 from benchmarks.protocol import Worker, machine_cpu_seconds
 from benchmarks.report import render
 from official.vision.classification.errors import UserError
@@ -219,7 +220,10 @@ def test_cpu_time_of_the_machine():
     ("behaviour", "message"),
     [
         ("dies at once", "B: the worker ended with exit code 1: network"),
-        ("is killed", "B: the worker ended with exit code -9: without a message"),
+        (
+            "is killed",
+            "B: the worker ended with exit code -9: killed, as Linux does when memory runs out",
+        ),
         ("chats", "B: expected ready from the worker, got 'hello'"),
         ("boasts", "B: expected seconds from the worker, got 'fast'"),
         ("forgets", "B: expected JSON from the worker, got 'nothing'"),
@@ -282,6 +286,15 @@ def test_the_workers_side(tmp_path):
 def test_a_result_that_is_not_finite_ends_the_run(tmp_path, bad):
     with pytest.raises(UserError, match="the result of a step is nan"):
         run_in_turns([real(tmp_path, bad)], 1, {})
+
+
+def test_the_machine_as_numpy_and_libc_know_it():
+    here, known = machine.describe(), np.core._multiarray_umath.__cpu_features__
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    assert here["memory_gb"] == pytest.approx(total, rel=0.01)
+    assert 0 < machine.available_gb() < here["memory_gb"]
+    for flag, name in (("avx2", "AVX2"), ("fma", "FMA3"), ("avx512f", "AVX512F")):
+        assert (flag in here["flags"]) == known[name]
 
 
 def test_peak_counts_what_all_threads_do():

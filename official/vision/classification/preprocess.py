@@ -82,9 +82,9 @@ class Preprocess:
     @property
     def size(self) -> Optional[int]:
         """Edge in pixels of the largest square in what the network sees; None: by the image."""
-        if self.crop or not isinstance(self.resize, tuple):
-            return self.crop or self.resize
-        return min(self.resize)
+        if self.crop:
+            return self.crop
+        return min(self.resize) if isinstance(self.resize, tuple) else self.resize
 
     def _check_sizes(self) -> None:
         edges = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)

@@ -9,7 +9,7 @@ Range = Tuple[float, float]
 
 
 def draw_rectangle(
-    edges: Tuple[int, int], area: Range, aspect: Range, rng: np.random.Generator
+    edges: Tuple[int, ...], area: Range, aspect: Range, rng: np.random.Generator
 ) -> Optional[Tuple[int, int, int, int]]:
     """A rectangle within two edges, or None when ten attempts do not fit.
 

@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterator, Tuple
+from typing import BinaryIO, Callable, Iterator, Tuple, Union
 
 from ..errors import DataError
 
@@ -74,7 +74,7 @@ class _Source:
     def __init__(self, path: Path, stack: ExitStack):
         self._path = path
         self._read = 0
-        self._file: BinaryIO = stack.enter_context(path.open("rb"))
+        self._file: Union[BinaryIO, gzip.GzipFile] = stack.enter_context(path.open("rb"))
         is_packed = self._file.read(len(_GZIP)) == _GZIP
         self._file.seek(0)
         if is_packed:

@@ -7,10 +7,12 @@ import re
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Callable, NoReturn, Optional, Sequence, get_args
 
 import cv2
 
+from .. import __version__
 from ..distributed.launch import Topology
 from ..errors import UserError
 from ..log import log_to_stderr
@@ -26,7 +28,13 @@ class Parser(argparse.ArgumentParser):
     """Help that shows defaults; errors of one line that name the nearest flag."""
 
     def __init__(self, prog: str, doc: str):
-        """``doc`` is the script's docstring: what it does, a blank line, examples."""
+        """``doc`` is the script's docstring: what it does, a blank line, examples.
+
+        pip installs train.py as the command resnet-train: help and errors use the name called by.
+        """
+        installed = f"resnet-{Path(prog).stem}"
+        if Path(sys.argv[0]).name == installed:
+            doc, prog = doc.replace(f"python {prog}", installed), installed
         description, epilog = doc.split("\n\n", 1)
         super().__init__(
             prog=prog,
@@ -36,6 +44,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def error(self, message: str) -> NoReturn:
         found = re.match(r"unrecognized arguments: (--?[^\s=]+)", message)
@@ -79,7 +88,7 @@ def run(
         return 1
 
 
-def add_data(parser: argparse.ArgumentParser, contents: str) -> None:
+def add_data(parser: argparse._ActionsContainer, contents: str) -> None:
     """--data and its aliases."""
     parser.add_argument(
         "-d",

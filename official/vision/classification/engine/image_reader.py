@@ -60,7 +60,7 @@ def prepare_image(
     return PreparedImage(file, number, pixels, picture, _box(resized.shape[:2], preprocess))
 
 
-def _box(shape: Tuple[int, int], preprocess: Preprocess) -> Box:
+def _box(shape: Tuple[int, ...], preprocess: Preprocess) -> Box:
     """The central crop of an image that is ``shape`` after resizing."""
     if not preprocess.crop:
         return 0.0, 0.0, 1.0, 1.0

@@ -1,7 +1,7 @@
 """The sections of a recipe: their keys, their defaults, and what they refuse."""
 
 import math
-from typing import Any, ClassVar, Dict, Literal, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Literal, Optional, Tuple, Union
 
 from pydantic import (
     BaseModel,
@@ -20,7 +20,10 @@ from ..errors import UsageError
 from ..preprocess import Preprocess
 from ..zoo.models import ARCHS, unknown
 
-Count = conint(gt=0, le=10**9)
+if TYPE_CHECKING:
+    Count = int
+else:
+    Count = conint(gt=0, le=10**9)
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 Library = Literal["cv2", "pillow"]
 Share = Tuple[float, float]
@@ -46,7 +49,7 @@ class Section(BaseModel):
     @classmethod
     def _no_word_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML's yes and no would pass for 1 and 0."""
-        wanted = cls.model_fields[info.field_name].annotation
+        wanted = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and wanted in (int, float, Optional[float]):
             raise ValueError("input should be a number")
         return value

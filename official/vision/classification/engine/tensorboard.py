@@ -27,7 +27,7 @@ class EventWriter:
             ) from None
         self._folder = folder
         self._package, self._proto = event_file_writer, proto
-        self._file: Optional[event_file_writer.EventsWriter] = None  # none for a refused run
+        self._file: Any = None  # none for a refused run
         self._last_step: Optional[int] = None
 
     def rewind(self, step: int) -> None:

@@ -9,7 +9,7 @@ MMPreTrain's are the networks for ImageNet, with all their channels, behind a st
 image's size.
 """
 
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import megengine.module as M
 from megengine import Tensor
@@ -144,60 +144,60 @@ class CifarResNet(Layer):
 
 
 @accepts_pretrained
-def resnet20_cifar(**kwargs) -> CifarResNet:
+def resnet20_cifar(**kwargs: Any) -> CifarResNet:
     """ResNet-20 for 32x32 images: 0.27 M parameters, 41 M multiply-adds."""
     return CifarResNet(3, **kwargs)
 
 
 @accepts_pretrained
-def resnet32_cifar(**kwargs) -> CifarResNet:
+def resnet32_cifar(**kwargs: Any) -> CifarResNet:
     """ResNet-32 for 32x32 images: 0.46 M parameters, 69 M multiply-adds."""
     return CifarResNet(5, **kwargs)
 
 
 @accepts_pretrained
-def resnet44_cifar(**kwargs) -> CifarResNet:
+def resnet44_cifar(**kwargs: Any) -> CifarResNet:
     """ResNet-44 for 32x32 images: 0.66 M parameters, 97 M multiply-adds."""
     return CifarResNet(7, **kwargs)
 
 
 @accepts_pretrained
-def resnet56_cifar(**kwargs) -> CifarResNet:
+def resnet56_cifar(**kwargs: Any) -> CifarResNet:
     """ResNet-56 for 32x32 images: 0.85 M parameters, 126 M multiply-adds."""
     return CifarResNet(9, **kwargs)
 
 
 @accepts_pretrained
-def resnet110_cifar(**kwargs) -> CifarResNet:
+def resnet110_cifar(**kwargs: Any) -> CifarResNet:
     """ResNet-110 for 32x32 images: 1.7 M parameters, 253 M multiply-adds."""
     return CifarResNet(18, **kwargs)
 
 
 @accepts_pretrained
-def resnet18_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+def resnet18_cifar(num_classes: int = 10, **kwargs: Any) -> ResNet:
     """ResNet-18 with a 3x3 stem: basic blocks, 11.2 M parameters, 0.56 G multiply-adds."""
     return ResNet(BasicBlock, STAGES[18], num_classes, stem="3x3", **kwargs)
 
 
 @accepts_pretrained
-def resnet34_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+def resnet34_cifar(num_classes: int = 10, **kwargs: Any) -> ResNet:
     """ResNet-34 with a 3x3 stem: basic blocks, 21.3 M parameters, 1.2 G multiply-adds."""
     return ResNet(BasicBlock, STAGES[34], num_classes, stem="3x3", **kwargs)
 
 
 @accepts_pretrained
-def resnet50_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+def resnet50_cifar(num_classes: int = 10, **kwargs: Any) -> ResNet:
     """ResNet-50 with a 3x3 stem: bottlenecks, 23.5 M parameters, 1.3 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[50], num_classes, stem="3x3", **kwargs)
 
 
 @accepts_pretrained
-def resnet101_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+def resnet101_cifar(num_classes: int = 10, **kwargs: Any) -> ResNet:
     """ResNet-101 with a 3x3 stem: bottlenecks, 42.5 M parameters, 2.5 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[101], num_classes, stem="3x3", **kwargs)
 
 
 @accepts_pretrained
-def resnet152_cifar(num_classes: int = 10, **kwargs) -> ResNet:
+def resnet152_cifar(num_classes: int = 10, **kwargs: Any) -> ResNet:
     """ResNet-152 with a 3x3 stem: bottlenecks, 58.2 M parameters, 3.7 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[152], num_classes, stem="3x3", **kwargs)

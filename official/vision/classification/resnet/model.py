@@ -12,7 +12,7 @@ Names, arguments and ``extract_features`` are those of MegEngine/Models, so that
 against its ``model.py`` runs on this one.
 """
 
-from typing import Dict, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
 
 import megengine.module as M
 from megengine import Tensor
@@ -153,90 +153,90 @@ def stem_convolutions(stem: str, in_channels: int, norm: Norm) -> M.Module:
 
 
 @accepts_pretrained
-def resnet18(**kwargs) -> ResNet:
+def resnet18(**kwargs: Any) -> ResNet:
     """ResNet-18: basic blocks, 11.7 M parameters, 1.8 G multiply-adds at 224 px."""
     return ResNet(BasicBlock, STAGES[18], **kwargs)
 
 
 @accepts_pretrained
-def resnet34(**kwargs) -> ResNet:
+def resnet34(**kwargs: Any) -> ResNet:
     """ResNet-34: basic blocks, 21.8 M parameters, 3.7 G multiply-adds at 224 px."""
     return ResNet(BasicBlock, STAGES[34], **kwargs)
 
 
 @accepts_pretrained
-def resnet50(**kwargs) -> ResNet:
+def resnet50(**kwargs: Any) -> ResNet:
     """ResNet-50: bottlenecks, 25.6 M parameters, 4.1 G multiply-adds at 224 px."""
     return ResNet(Bottleneck, STAGES[50], **kwargs)
 
 
 @accepts_pretrained
-def resnet101(**kwargs) -> ResNet:
+def resnet101(**kwargs: Any) -> ResNet:
     """ResNet-101: bottlenecks, 44.5 M parameters, 7.8 G multiply-adds at 224 px."""
     return ResNet(Bottleneck, STAGES[101], **kwargs)
 
 
 @accepts_pretrained
-def resnet152(**kwargs) -> ResNet:
+def resnet152(**kwargs: Any) -> ResNet:
     """ResNet-152: bottlenecks, 60.2 M parameters, 11.5 G multiply-adds at 224 px."""
     return ResNet(Bottleneck, STAGES[152], **kwargs)
 
 
 @accepts_pretrained
-def resnext50_32x4d(**kwargs) -> ResNet:
+def resnext50_32x4d(**kwargs: Any) -> ResNet:
     """ResNeXt-50 32x4d: 32 groups of width 4, 25.0 M parameters, 4.2 G multiply-adds at 224 px."""
     return ResNet(Bottleneck, STAGES[50], groups=32, width_per_group=4, **kwargs)
 
 
 @accepts_pretrained
-def resnext101_32x8d(**kwargs) -> ResNet:
+def resnext101_32x8d(**kwargs: Any) -> ResNet:
     """ResNeXt-101 32x8d: 32 groups of width 8, 88.8 M parameters, 16.4 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[101], groups=32, width_per_group=8, **kwargs)
 
 
 @accepts_pretrained
-def wide_resnet50_2(**kwargs) -> ResNet:
+def wide_resnet50_2(**kwargs: Any) -> ResNet:
     """Wide ResNet-50-2: inner width doubled, 68.9 M parameters, 11.4 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[50], width_per_group=128, **kwargs)
 
 
 @accepts_pretrained
-def wide_resnet101_2(**kwargs) -> ResNet:
+def wide_resnet101_2(**kwargs: Any) -> ResNet:
     """Wide ResNet-101-2: inner width doubled, 126.9 M parameters, 22.8 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[101], width_per_group=128, **kwargs)
 
 
 @accepts_pretrained
-def resnetv1c50(**kwargs) -> ResNet:
+def resnetv1c50(**kwargs: Any) -> ResNet:
     """ResNet-50-C: deep stem, 25.6 M parameters, 4.3 G multiply-adds at 224 px."""
     return ResNet(Bottleneck, STAGES[50], stem="deep", **kwargs)
 
 
 @accepts_pretrained
-def resnetv1c101(**kwargs) -> ResNet:
+def resnetv1c101(**kwargs: Any) -> ResNet:
     """ResNet-101-C: deep stem, 44.6 M parameters, 8.0 G multiply-adds at 224 px."""
     return ResNet(Bottleneck, STAGES[101], stem="deep", **kwargs)
 
 
 @accepts_pretrained
-def resnetv1c152(**kwargs) -> ResNet:
+def resnetv1c152(**kwargs: Any) -> ResNet:
     """ResNet-152-C: deep stem, 60.2 M parameters, 11.8 G multiply-adds at 224 px."""
     return ResNet(Bottleneck, STAGES[152], stem="deep", **kwargs)
 
 
 @accepts_pretrained
-def resnetv1d50(**kwargs) -> ResNet:
+def resnetv1d50(**kwargs: Any) -> ResNet:
     """ResNet-50-D: deep stem, averaging shortcuts, 25.6 M parameters, 4.3 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[50], stem="deep", avg_down=True, **kwargs)
 
 
 @accepts_pretrained
-def resnetv1d101(**kwargs) -> ResNet:
+def resnetv1d101(**kwargs: Any) -> ResNet:
     """ResNet-101-D: deep stem, averaging shortcuts, 44.6 M parameters, 8.0 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[101], stem="deep", avg_down=True, **kwargs)
 
 
 @accepts_pretrained
-def resnetv1d152(**kwargs) -> ResNet:
+def resnetv1d152(**kwargs: Any) -> ResNet:
     """ResNet-152-D: deep stem, averaging shortcuts, 60.2 M parameters, 11.8 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[152], stem="deep", avg_down=True, **kwargs)

@@ -7,7 +7,7 @@ the authors' code, github.com/facebookarchive/fb.resnet.torch, models/preresnet.
 of these, and its first unit shares the stem's activation.
 """
 
-from typing import Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import megengine.module as M
 from megengine import Tensor
@@ -180,12 +180,12 @@ class PreActResNet(ResNet):
 
 
 @accepts_pretrained
-def resnetv2_50(**kwargs) -> PreActResNet:
+def resnetv2_50(**kwargs: Any) -> PreActResNet:
     """ResNet-50 v2: pre-activation units, 25.6 M parameters, 4.1 G multiply-adds at 224 px."""
     return PreActResNet(STAGES[50], **kwargs)
 
 
 @accepts_pretrained
-def resnetv2_101(**kwargs) -> PreActResNet:
+def resnetv2_101(**kwargs: Any) -> PreActResNet:
     """ResNet-101 v2: pre-activation units, 44.5 M parameters, 7.8 G multiply-adds at 224 px."""
     return PreActResNet(STAGES[101], **kwargs)

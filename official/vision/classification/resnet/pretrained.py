@@ -5,7 +5,7 @@ The networks do no I/O. The zoo, which does, hands its loader over when the pack
 """
 
 import functools
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import megengine.module as M
 
@@ -38,7 +38,7 @@ def accepts_pretrained(build: Callable[..., M.Module]) -> Callable[..., M.Module
     """Give a network function the argument ``pretrained`` and the shared part of its docstring."""
 
     @functools.wraps(build)
-    def build_and_fill(pretrained: Pretrained = False, **kwargs) -> M.Module:
+    def build_and_fill(pretrained: Pretrained = False, **kwargs: Any) -> M.Module:
         model = build(**kwargs)
         if pretrained not in (False, None):
             if _loader is None:

@@ -196,7 +196,7 @@ def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
         WeightsError: when they cannot be had or do not fit.
     """
     card = find_card(arch, pretrained)
-    weights = load_weights(Path(pretrained) if card is None else _fetch(model, card))
+    weights = load_weights(Path(str(pretrained)) if card is None else _fetch(model, card))
     fill(model, weights, new_head=True, name=arch)
     config = config_of(weights, arch) if card is None else card_config(card)
     if model.fc.out_features != weights.num_classes:  # a new classifier, for other classes
@@ -243,7 +243,7 @@ def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
         return card
     card = BY_NAME.get(str(pretrained))
     if card is None:
-        if not Path(pretrained).exists():
+        if not Path(str(pretrained)).exists():
             rows = [row.name for row in BY_NAME.values() if row.arch == arch]
             raise UsageError(
                 f"pretrained {pretrained!r}: neither a file nor a row of {arch} "

@@ -2,7 +2,7 @@
 
 import difflib
 from fnmatch import fnmatch
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import megengine.module as M
 
@@ -60,7 +60,7 @@ def list_models(pattern: Optional[str] = None, pretrained: Optional[bool] = None
     return names
 
 
-def get_model(name: str, pretrained: Pretrained = False, **kwargs) -> M.Module:
+def get_model(name: str, pretrained: Pretrained = False, **kwargs: Any) -> M.Module:
     """Build the network ``name``; ``kwargs`` are those of ``ResNet``.
 
     Args:

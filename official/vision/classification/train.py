@@ -1,0 +1,190 @@
+"""Train a ResNet on a folder of images.
+
+one device     python train.py --data DIR --arch resnet50 --save output
+eight GPUs     python train.py --data DIR --arch resnet50 --save output --ngpus 8
+two nodes      the same with --world-size 2 --dist-addr HOST --rank 0, and --rank 1 on the other
+go on          the same with --resume auto
+a recipe       python train.py --data DIR -c resnet50_8xb256-rsb-a2-300e_in1k --save output
+what it does   the same with --dry-run
+
+DIR holds train/ and val/ with one folder of images per class, as in ImageNet.
+"""
+
+import argparse
+import sys
+from typing import Optional, Sequence
+
+from .engine import flags
+from .engine.dry_run import dry_run
+from .engine.network import DEFAULT_ARCH
+from .engine.recipe import Recipe, load_recipe, override, parse_set
+from .engine.trainer import TrainConfig, train
+from .preprocess import parse_preprocess
+from .zoo.cards import BY_NAME
+from .zoo.models import arch_of
+
+
+def parser() -> flags.Parser:
+    """The command line."""
+    parser = flags.Parser("train.py", __doc__)
+    flags.add_data(parser, "train/ and val/")
+    parser.add_argument(
+        "-a",
+        "--arch",
+        "--model-name",
+        metavar="NAME",
+        help="network or published row (default: the recipe's, else resnet18)",
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="RECIPE",
+        help="recipe: a name in official/recipes or a YAML file (default: that of the row named by "
+        "--arch; else default for resnet18 and resnet34, default_fbaug for other networks: 100 "
+        "epochs, batch 32, learning rate 0.0125)",
+    )
+    parser.add_argument(
+        "--save",
+        "--save-dir",
+        metavar="DIR",
+        default="/data/models",
+        help="checkpoints, log and curves go to DIR/<arch> (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="auto|FILE",
+        help="go on from a checkpoint; auto: the latest one under --save that is whole, if any",
+    )
+    parser.add_argument(
+        "--save-every",
+        type=flags.positive,
+        default=1000,
+        metavar="N",
+        help="steps between two checkpoints within an epoch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=flags.positive,
+        default=2,
+        metavar="K",
+        help="checkpoints that stay, beside the best weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="do not train: show the recipe, the sizes, an estimate of time and memory, and a "
+        "picture of augmented images",
+    )
+    recipe = parser.add_argument_group("in place of what the recipe says")
+    recipe.add_argument(
+        "--epochs",
+        type=flags.positive,
+        metavar="N",
+        help="length of the run; warm-up and milestones keep their share of it",
+    )
+    recipe.add_argument(
+        "-b", "--batch-size", type=flags.positive, metavar="N", help="images per device and step"
+    )
+    recipe.add_argument(
+        "--lr",
+        "--learning-rate",
+        type=flags.positive_float,
+        metavar="LR",
+        help="learning rate; the recipe's lr_per says what it is multiplied by (default recipe: "
+        "the number of devices)",
+    )
+    recipe.add_argument("--momentum", type=float, metavar="M", help="of SGD")
+    recipe.add_argument("--weight-decay", type=float, metavar="W", help="of every parameter")
+    flags.add_precision(recipe)
+    recipe.add_argument(
+        "--preprocess", metavar="HOW", help="megengine, torchvision, mmpretrain, or YAML or JSON"
+    )
+    recipe.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other key, such as --set optimizer.nesterov=true; may be repeated",
+    )
+    start = parser.add_argument_group("start")
+    start.add_argument(
+        "--pretrained",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="ROW|FILE",
+        help="start from the published weights, another row's or a file's, with a new classifier",
+    )
+    start.add_argument(
+        "--num-classes", type=flags.positive, metavar="N", help="must be the folder's"
+    )
+    start.add_argument(
+        "--seed", type=flags.natural, default=0, metavar="N", help="of everything (default: 0)"
+    )
+    flags.add_devices(parser)
+    flags.add_workers(parser)
+    return parser
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe with what the flags put in its place."""
+    recipe = load_recipe(args.config or _usual_recipe(args.arch))
+    if args.epochs:
+        recipe = recipe.with_epochs(args.epochs)
+    preprocess = parse_preprocess(args.preprocess) if args.preprocess else {}
+    changes = {
+        "arch": arch_of(args.arch) if args.arch else recipe.arch or DEFAULT_ARCH,
+        "batch_size": args.batch_size,
+        "optimizer.lr": args.lr,
+        "optimizer.momentum": args.momentum,
+        "optimizer.weight_decay": args.weight_decay,
+        "precision": args.precision,
+        "preprocess": recipe.preprocess.override(preprocess),
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    return override(override(recipe, changes), dict(map(parse_set, args.set)))
+
+
+def _usual_recipe(name: Optional[str]) -> str:
+    """The recipe for a network or row that none is named for."""
+    card = BY_NAME.get(name or "")
+    if card is not None and card.recipe:
+        return card.recipe
+    small = arch_of(name or DEFAULT_ARCH) in ("resnet18", "resnet34")
+    return "default" if small else "default_fbaug"
+
+
+def start(args: argparse.Namespace) -> int:
+    """Train as the flags say."""
+    recipe = recipe_of(args)
+    row = args.arch if args.arch in BY_NAME else None
+    config = TrainConfig(
+        data=args.data,
+        arch=recipe.arch or DEFAULT_ARCH,
+        recipe=recipe,
+        save=args.save,
+        topology=flags.topology(args),
+        device=args.device,
+        workers=args.workers,
+        resume=args.resume,
+        seed=args.seed,
+        pretrained=row if args.pretrained is True and row else args.pretrained,
+        num_classes=args.num_classes,
+        print_freq=args.print_freq,
+        save_every=args.save_every,
+        keep=args.keep,
+        tensorboard=args.tensorboard,
+    )
+    return dry_run(config) if args.dry_run else train(config)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the script; return its exit code."""
+    return flags.run(parser(), start, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
