@@ -23,6 +23,7 @@ CASES = {
     "depthwise": (32, 32, 3, 2, 1, 1, 32, 2, 8, 7),
     "dilated": (16, 16, 3, 1, 2, 2, 1, 2, 9, 7),
     "dilated-groups": (8, 8, 3, 1, 4, 4, 4, 1, 9, 7),
+    "dilated-in-columns-only": (8, 6, 3, 1, (1, 2), (1, 2), 1, 2, 9, 7),
     "oblong": (4, 6, (3, 1), (2, 1), (1, 0), 1, 2, 2, 6, 5),
     "padded-in-rows-only": (16, 16, 3, 1, (1, 0), 1, 1, 2, 25, 22),
     "few-pixels-of-many-channels": (260, 24, 3, 1, 1, 1, 1, 1, 6, 6),
@@ -33,6 +34,12 @@ CASES = {
     "winograd-wide-padding": (40, 64, 3, 1, 2, 1, 1, 2, 15, 21),
     "winograd-one-image": (64, 48, 3, 1, 1, 1, 1, 1, 30, 29),
     "winograd-blocks": (500, 44, 3, 1, 1, 1, 1, 2, 41, 39),  # more tiles than are done at once
+    "winograd-unequal-blocks": (250, 294, 3, 1, 1, 1, 1, 1, 49, 51),
+    # As many channels and tiles, but nothing for it.
+    "large-dilated": (64, 48, 3, 1, 2, 2, 1, 2, 24, 16),
+    "large-halving": (64, 48, 3, 2, 1, 1, 1, 2, 48, 32),
+    "large-groups": (64, 64, 3, 1, 1, 1, 2, 2, 24, 16),
+    "large-padded-in-rows-only": (64, 48, 3, 1, (1, 0), 1, 1, 2, 24, 18),
 }
 
 
@@ -166,6 +173,30 @@ def test_one_layer_on_sizes_in_turn(native):
             assert error(found, expected) < 1e-5
             assert error(dweight, gradients(dy)[1]) < 1e-5
             layer.weight._reset(normal(*layer.weight.shape, seed=seed + 10))
+
+
+def test_layers_alike_but_for_one_thing(native):
+    """Their maps have the same sizes, so that only that tells what is kept for one from another."""
+    usual = {"kernel_size": 3, "stride": 4, "padding": 2, "dilation": 1, "groups": 1}
+    x, dy = normal(2, 16, 9, 9), normal(2, 16, 3, 3, seed=3)
+    for other in (
+        {},
+        {"dilation": 2},
+        {"padding": 1},
+        {"stride": 5},
+        {"kernel_size": 2},
+        {"groups": 4},
+        {"bias": True},
+        {},
+    ):
+        layer = M.Conv2d(16, 16, **{**usual, "bias": False, **other})
+        expected, gradients = expected_of(layer, x)
+        found, (dx, dweight) = differentiate(
+            lambda tensor, layer=layer: native.conv(layer, tensor), dy, [x], [layer.weight]
+        )
+        assert error(found, expected) < 2e-6, other
+        assert error(dx, gradients(dy)[0]) < 2e-6, other
+        assert error(dweight, gradients(dy)[1]) < 2e-6, other
 
 
 def test_padding_with_other_values_is_left_to_megengine(native):

@@ -239,49 +239,61 @@ void halve_shape(const Shapes& in, const Param&, Shapes& out) {
     out[0] = {in[0][0], (in[0][1] + 1) / 2, (in[0][2] + 1) / 2, in[0][3]};
 }
 
-// Call f(small, large, share) for each value of the large map: where the mean it belongs to lies,
-// where it lies itself, both as numbers of rows, and one over the pixels in that mean.
-template <typename F>
-void each_quarter(const Shape& small, const Shape& large, F f) {
-    parallel(small[0] * small[1], [&](size_t begin, size_t end, int) {
-        for (size_t line = begin; line < end; ++line)
-            for (size_t column = 0; column < small[2]; ++column) {
-                const size_t row = line % small[1] * 2;
-                const size_t height = std::min<size_t>(2, large[1] - row);
-                const size_t width = std::min<size_t>(2, large[2] - column * 2);
-                for (size_t i = 0; i < height; ++i)
-                    for (size_t j = 0; j < width; ++j)
-                        f(line * small[2] + column,
-                          (line / small[1] * large[1] + row + i) * large[2] + column * 2 + j,
-                          1.f / float(height * width));
-            }
-    });
-}
+// The pixels that the mean at (line, column) of the small map is over: `first` is the number of the
+// upper left one's row of channels on the large map.
+struct Square {
+    size_t first, height, width;
+    Square(const Shape& small, const Shape& large, size_t line, size_t column) {
+        const size_t row = line % small[1] * 2;
+        first = (line / small[1] * large[1] + row) * large[2] + column * 2;
+        height = std::min<size_t>(2, large[1] - row);
+        width = std::min<size_t>(2, large[2] - column * 2);
+    }
+    float share() const { return 1.f / float(height * width); }
+};
 
 void compute_halve(const Tensors& in, const Param&, Tensors& out) {
-    const size_t count = channels(in[0].shape());
+    const Shape large = in[0].shape(), small = out[0].shape();
+    const size_t count = channels(large);
     with_type_of(in[0], [&](auto* t) {
         using T = std::remove_pointer_t<decltype(t)>;
         const T* x = data<T>(in[0]);
         T* y = data<T>(out[0]);
-        std::fill(y, y + out[0].size(), T(0.f));
-        each_quarter(out[0].shape(), in[0].shape(), [=](size_t small, size_t large, float share) {
-            for (size_t c = 0; c < count; ++c)
-                y[small * count + c] =
-                        T(float(y[small * count + c]) + float(x[large * count + c]) * share);
+        parallel(rows(out[0]), [=](size_t begin, size_t end, int) {
+            std::vector<float> sum(count);
+            for (size_t at = begin; at < end; ++at) {
+                const Square square(small, large, at / small[2], at % small[2]);
+                std::fill(sum.begin(), sum.end(), 0.f);
+                for (size_t i = 0; i < square.height; ++i)
+                    for (size_t j = 0; j < square.width; ++j) {
+                        const T* pixel = x + (square.first + i * large[2] + j) * count;
+                        for (size_t c = 0; c < count; ++c)
+                            sum[c] += float(pixel[c]);
+                    }
+                for (size_t c = 0; c < count; ++c)
+                    y[at * count + c] = T(sum[c] * square.share());
+            }
         });
     });
 }
 
 void compute_halve_gradient(const Tensors& in, const Param&, Tensors& out) {
-    const size_t count = channels(in[0].shape());
+    const Shape large = out[0].shape(), small = in[0].shape();
+    const size_t count = channels(large);
     with_type_of(in[0], [&](auto* t) {
         using T = std::remove_pointer_t<decltype(t)>;
         const T* dy = data<T>(in[0]);
         T* dx = data<T>(out[0]);
-        each_quarter(in[0].shape(), out[0].shape(), [=](size_t small, size_t large, float share) {
-            for (size_t c = 0; c < count; ++c)
-                dx[large * count + c] = T(float(dy[small * count + c]) * share);
+        parallel(rows(in[0]), [=](size_t begin, size_t end, int) {
+            for (size_t at = begin; at < end; ++at) {
+                const Square square(small, large, at / small[2], at % small[2]);
+                for (size_t i = 0; i < square.height; ++i)
+                    for (size_t j = 0; j < square.width; ++j) {
+                        T* pixel = dx + (square.first + i * large[2] + j) * count;
+                        for (size_t c = 0; c < count; ++c)
+                            pixel[c] = T(float(dy[at * count + c]) * square.share());
+                    }
+            }
         });
     });
 }

@@ -1,0 +1,185 @@
+"""Accuracy of the published weights against the size of their networks."""
+
+import re
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from official.vision.classification.zoo import CARDS, Card
+
+from . import style
+from .labels import Box, place_labels, text_width
+
+HEIGHT = 968  # pixels
+LETTERS = 10 * style.POINTS
+# Colour, shape and pixels. Shapes tell publishers apart for those who do not see colours.
+MARKS: Dict[str, Tuple[str, str, int]] = {
+    "MegEngine/Models": (style.VERMILLION, "s", 8),
+    "MMPreTrain": (style.BLUE, "o", 6),
+    "MindCV": (style.GREEN, "D", 6),
+}
+
+
+class Panel(NamedTuple):
+    """Axes for the cards of a data set: accuracy over a size, which has a logarithmic scale.
+
+    Args:
+        top1: the ends of the accuracy's axis in per cent.
+        size, of: the size's name, and a card's size in its unit.
+        place: left, top, width and height in pixels.
+        limits: the ends of the size's axis.
+    """
+
+    dataset: str
+    top1: Tuple[float, float]
+    size: str
+    of: Callable[[Card], float]
+    place: Tuple[int, int, int, int]
+    limits: Tuple[float, float]
+
+
+def parameters(card: Card) -> float:
+    """In millions."""
+    return card.params / 1e6
+
+
+def multiply_adds(card: Card) -> float:
+    """In billions."""
+    return card.macs / 1e9
+
+
+PARAMS, MACS = "parameters (millions)", "multiply-adds (billions)"
+TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)
+# Both axes of a data set have the same accuracies.
+IMAGENET, CIFAR10 = ("ImageNet-1k", (68.5, 82)), ("CIFAR-10", (94.6, 96))
+PANELS = (
+    Panel(*IMAGENET, PARAMS, parameters, (44, 32, 848, 300), (10, 160)),
+    Panel(*IMAGENET, MACS, multiply_adds, (44, 392, 848, 300), (1.6, 29)),
+    Panel(*CIFAR10, PARAMS, parameters, (44, 772, 402, 130), (10, 90)),
+    Panel(*CIFAR10, MACS, multiply_adds, (490, 772, 402, 130), (0.5, 6)),
+)
+
+
+def draw_accuracy() -> Figure:
+    """Top-1 accuracy of every card that has one, against parameters and multiply-adds."""
+    figure = style.new_figure(HEIGHT)
+    for panel in PANELS:
+        _draw_panel(figure, panel)
+    sheet = style.canvas(figure)
+    style.text(sheet, 4, 14, "ImageNet-1k: top-1 accuracy (%)", size=12, bold=True, align="left")
+    style.text(sheet, 4, 754, "CIFAR-10: top-1 accuracy (%)", size=12, bold=True, align="left")
+    for index, words in enumerate(footnotes()):
+        style.text(sheet, 4, 954 + 15 * index, words, size=10, color=style.GREY, align="left")
+    _draw_legend(sheet)
+    return figure
+
+
+def shown(dataset: str) -> List[Card]:
+    """The cards of a data set that have an accuracy."""
+    return [card for card in CARDS if card.dataset == dataset and card.top1 is not None]
+
+
+def name(card: Card) -> str:
+    """The network, and what its training differs by from the publisher's usual one."""
+    recipe = "_".join(card.name.split("_")[1:-1]) if card.name != card.arch else ""
+    usual = r"\d+xb\d+-?|-?\d+e$|naiveaug|fbaug|32x4d|32x8d|3rdparty-?|_"
+    return f"{card.arch} {re.sub(usual, '', recipe)}".strip()
+
+
+def footnotes() -> List[str]:
+    """The rows that no panel has."""
+    drawn = {panel.dataset for panel in PANELS}
+    single = [
+        f"{card.dataset}: {card.arch} {card.top1:.2f}"
+        for card in CARDS
+        if card.dataset not in drawn and card.top1 is not None
+    ]
+    unknown = [card.arch for card in CARDS if card.top1 is None]
+    return [f"Single rows: {'; '.join(single)}. Accuracy not published: {', '.join(unknown)}."]
+
+
+def _draw_panel(figure: Figure, panel: Panel) -> None:
+    left, top, width, height = panel.place
+    axes = figure.add_axes(
+        (left / style.WIDTH, 1 - (top + height) / HEIGHT, width / style.WIDTH, height / HEIGHT)
+    )
+    axes.set(xscale="log", xlim=panel.limits, ylim=panel.top1, axisbelow=True)
+    axes.set_xlabel(panel.size, size=11 * style.POINTS)
+    axes.xaxis.set_major_locator(FixedLocator(TICKS))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=LETTERS, length=3)
+    axes.grid(color=style.RULE, linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    cards = shown(panel.dataset)
+    for card in cards:
+        color, marker, pixels = MARKS[card.source]
+        axes.plot(
+            [panel.of(card)],
+            [card.top1],
+            marker,
+            color=color,
+            markersize=pixels * style.POINTS,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            gid=f"{panel.size.split()[0]}.{card.name}",
+        )
+    _draw_names(axes, panel, cards)
+
+
+def _draw_names(axes: Axes, panel: Panel, cards: Sequence[Card]) -> None:
+    _, _, width, height = panel.place
+    to_axes = axes.transData + axes.transAxes.inverted()
+    points = [to_axes.transform((panel.of(card), card.top1)) * (width, height) for card in cards]
+    widths = [text_width(name(card), LETTERS) / style.POINTS for card in cards]
+    labels = place_labels([tuple(point) for point in points], widths, Box(2, 2, width, height))
+    for card, (x, y), label in zip(cards, points, labels):
+        axes.text(
+            label.box.left / width,
+            (label.box.bottom + label.box.top) / 2 / height,
+            name(card),
+            size=LETTERS,
+            color=MARKS[card.source][0],
+            va="center_baseline",
+            transform=axes.transAxes,
+        )
+        if label.far:
+            end_x, end_y = label.leader
+            axes.plot(
+                [x / width, end_x / width],
+                [y / height, end_y / height],
+                color=style.GREY,
+                linewidth=0.5,
+                transform=axes.transAxes,
+                zorder=1.5,
+            )
+
+
+def _draw_legend(sheet: Axes) -> None:
+    marks = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=marker,
+            color=color,
+            label=source,
+            markersize=pixels * style.POINTS,
+        )
+        for source, (color, marker, pixels) in MARKS.items()
+    ]
+    sheet.legend(
+        handles=marks,
+        loc="upper right",
+        bbox_to_anchor=(1 - 8 / style.WIDTH, 1 - 4 / HEIGHT),
+        ncol=len(marks),
+        frameon=False,
+        fontsize=11 * style.POINTS,
+        borderaxespad=0,
+        borderpad=0,
+        handletextpad=0,
+    )
