@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
+from official.vision.classification.engine.evaluator import Result
 from official.vision.classification.engine.network import NetworkConfig, open_network
 from official.vision.classification.errors import UsageError, UserError
 from official.vision.classification.export import export as module
@@ -113,13 +114,15 @@ def test_int8_tells_the_accuracy_of_both(weights, script, tiny_images, tmp_path)
     assert right == [int(before), int(after)]
 
 
-def test_the_accuracies_are_those_of_the_two_files(weights, tiny_images, monkeypatch, tmp_path):
+def test_the_accuracies_are_those_of_the_two_files(
+    weights, tiny_images, monkeypatch, tmp_path, capsys
+):
     images = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
-    seen, judge = [], module.accuracy
+    seen = []
 
     def watched(source, folder, runners, progress):
         seen.extend(run(images) for run in runners)
-        return judge(source, folder, runners, progress)
+        return [Result(9, 15, 15, 0.5), Result(6, 14, 15, 0.7)]
 
     monkeypatch.setattr(module, "accuracy", watched)
     network, out = NetworkConfig(model=str(weights)), tmp_path / "small.onnx"
@@ -128,6 +131,7 @@ def test_the_accuracies_are_those_of_the_two_files(weights, tiny_images, monkeyp
     assert relative_difference(seen[0], expected) < 1e-5
     assert np.array_equal(seen[1], logits_of(out, images))
     assert relative_difference(seen[1], expected) > 1e-4
+    assert "(6 and 14 of 15); Acc@1 -20.000, Acc@5 -6.667\n" in capsys.readouterr().out
 
 
 def test_untrained_networks(tmp_path):

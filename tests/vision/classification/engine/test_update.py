@@ -11,6 +11,7 @@ from official.vision.classification.data.mixing import draw_mix
 from official.vision.classification.engine import update
 from official.vision.classification.engine.recipe import override, parse_recipe
 from official.vision.classification.engine.update import Updater
+from official.vision.classification.ops.plain import Layer
 from official.vision.classification.resnet.cifar import CifarResNet
 
 CLASSES, EDGE = 7, 6
@@ -32,7 +33,7 @@ def random_batch(step, count):
     return Batch(images, labels, np.arange(count))
 
 
-class Perceptron(M.Module):
+class Perceptron(Layer):
     """``(N, 3, EDGE, EDGE)`` -> 5 hidden units, ReLU -> ``(N, CLASSES)``."""
 
     def __init__(self):
