@@ -69,6 +69,7 @@ after one step.
 
 ## Repeat it
 
+<!-- not checked: takes a quarter of an hour, and makes an environment with PyTorch -->
 ```bash
 make benchmark
 make benchmark PHOTOS=data/imagenet

@@ -26,8 +26,8 @@ class Text(NamedTuple):
 
     @property
     def box(self):
-        """Of letters without the parts below the line."""
-        return self.left, self.y - 0.73 * self.size, self.right, self.y
+        """From the top of its capitals to what hangs below the line, as in a y."""
+        return self.left, self.y - 0.73 * self.size, self.right, self.y + 0.24 * self.size
 
 
 @lru_cache(maxsize=None)

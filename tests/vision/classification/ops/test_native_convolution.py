@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from megengine.autodiff import GradManager
 
+from official.vision.classification.ops.native import NativeOps
+
 from . import reference
-from .values import differentiate, error, normal
+from .values import Counted, differentiate, error, normal
 
 # In and out channels, kernel, stride, padding, dilation, groups; images, height, width.
 CASES = {
@@ -115,7 +117,9 @@ def tolerance(case):
 
 
 @pytest.mark.parametrize("case", ["stem", "winograd", "32-groups"])
-def test_images_need_no_gradient(native, case):
+def test_images_need_no_gradient(kernels, case):
+    counted = Counted(kernels)
+    native = NativeOps(counted)
     layer, x = layer_and_input(case)
     expected, gradients = expected_of(layer, x)
     dy = normal(*expected.shape, seed=3)
@@ -124,6 +128,7 @@ def test_images_need_no_gradient(native, case):
     )
     assert error(found, expected) < tolerance(case)
     assert error(dweight, gradients(dy)[1]) < tolerance(case)
+    assert counted.names == ["Conv", "ConvFilter"]
 
 
 @pytest.mark.parametrize("case", ["basic", "winograd"])
@@ -197,6 +202,15 @@ def test_layers_alike_but_for_one_thing(native):
         assert error(found, expected) < 2e-6, other
         assert error(dx, gradients(dy)[0]) < 2e-6, other
         assert error(dweight, gradients(dy)[1]) < 2e-6, other
+
+
+def test_more_sizes_than_are_kept(native):
+    """Plans are forgotten when there are 1,024 of them; the ones after that are right, too."""
+    layer = M.Conv2d(1, 2, 1, bias=False)
+    sizes = [(height, width) for height in range(1, 34) for width in range(1, 33)]
+    for size in [*sizes, *sizes[:3]]:
+        x = normal(1, 1, *size)
+        assert error(native.conv(layer, mge.Tensor(x)).numpy(), expected_of(layer, x)[0]) < 1e-6
 
 
 def test_padding_with_other_values_is_left_to_megengine(native):

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from megengine.autodiff import GradManager
 
+from official.vision.classification.ops.native import NativeOps
+from official.vision.classification.ops.plain import PlainOps
+
 from . import reference
-from .values import differentiate, error, normal
+from .values import Counted, differentiate, error, normal
 
 # Images, channels, height, width: below, at and beyond 16 channels and 32 rows.
 SHAPES = [
@@ -111,6 +114,7 @@ def test_running_statistics(native):
     norm.eval()
     native.norm(norm, mge.Tensor(x))
     assert error(norm.running_mean.numpy().ravel(), mean) < 1e-6
+    assert error(norm.running_var.numpy().ravel(), variance) < 1e-6
     assert norm.running_mean.shape == norm.running_var.shape == (1, 20, 1, 1)
 
 
@@ -215,6 +219,28 @@ def test_other_norms_are_what_they_are_in_megengine(native, name, training, adde
         results.append([found[0], *found[1], *state])
     for found, expected in zip(results[1], results[0]):
         assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_norms_where_nothing_is_differentiated(native, name, training):
+    """Where a plain one in evaluation is folded into the convolution."""
+    conv, x = M.Conv2d(8, 20, 3, 1, 1, bias=False), mge.Tensor(normal(3, 8, 9, 7))
+    results = []
+    for ops in (PlainOps(), native):
+        norm = OTHERS[name]()
+        norm.train(training)
+        results.append(ops.conv_norm(conv, norm, x, relu=True).numpy())
+    assert error(*reversed(results)) < 1e-5
+
+
+def test_one_convolution_does_it_all_in_evaluation(kernels):
+    counted = Counted(kernels)
+    conv, norm = M.Conv2d(8, 16, 1, bias=False), norm_of(16, training=False)
+    x, shortcut = mge.Tensor(normal(2, 8, 5, 5)), mge.Tensor(normal(2, 16, 5, 5))
+    NativeOps(counted).conv_norm(conv, norm, x, relu=True)
+    NativeOps(counted).conv_norm(conv, norm, x, shortcut, relu=True)
+    assert counted.names == ["Fold", "ConvBias", "Fold", "ConvBiasAdd"]
 
 
 @pytest.mark.parametrize("kind", [M.BatchNorm2d, M.SyncBatchNorm])

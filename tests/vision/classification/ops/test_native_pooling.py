@@ -3,10 +3,11 @@ import megengine.functional as F
 import numpy as np
 import pytest
 
+from official.vision.classification.ops.native import NativeOps
 from official.vision.classification.ops.plain import PlainOps
 
 from . import reference
-from .values import differentiate, distinct, error, normal
+from .values import Counted, differentiate, distinct, error, normal
 
 # Images, channels, height, width.
 SHAPES = [(1, 3, 7, 7), (2, 16, 8, 9), (2, 21, 5, 6), (1, 40, 3, 3)]
@@ -116,7 +117,9 @@ def test_maps_of_different_shapes_are_not_added(native):
             native.add(mge.Tensor(normal(2, 16, 4, 4)), mge.Tensor(normal(*shape)))
 
 
-def test_a_fork_adds_the_gradients_of_its_branches(native):
+def test_a_fork_adds_the_gradients_of_its_branches(kernels):
+    counted = Counted(kernels)
+    native = NativeOps(counted)
     x, dy = normal(2, 19, 5, 3), normal(2, 19, 5, 3, seed=1)
 
     def compute(tensor):
@@ -126,6 +129,7 @@ def test_a_fork_adds_the_gradients_of_its_branches(native):
     found, (dx,) = differentiate(compute, dy, [x])
     assert error(found, x.astype(np.float64) ** 2 + 3 * x) < 1e-6
     assert error(dx, dy * (2 * x.astype(np.float64) + 3)) < 1e-6
+    assert counted.names == ["Add"]
 
 
 @pytest.mark.parametrize("used", [0, 1])
