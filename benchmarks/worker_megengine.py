@@ -21,7 +21,6 @@ from official.vision.classification.engine.freezing import trainable_parameters 
 from official.vision.classification.engine.losses import loss_of  # noqa: E402
 from official.vision.classification.engine.optimizers import build_optimizer  # noqa: E402
 from official.vision.classification.engine.schema import Loss, Optimizer  # noqa: E402
-from official.vision.classification.ops.plain import Layer  # noqa: E402
 from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
 from official.vision.classification.zoo.models import ARCHS  # noqa: E402
 
@@ -52,7 +51,7 @@ def main() -> int:
         "parameters": cost.params,
         "macs": cost.macs,
         "first_macs": Cost(3, args.size, args.size).conv(first_convolution(model)).macs,
-        "kernels": next(each for each in model.modules() if isinstance(each, Layer)).ops.name,
+        "kernels": model.ops.name,
         "versions": {"MegEngine": megengine.__version__, "oneDNN": onednn_version()},
     }
     return server.serve(step, args.warmup, facts)

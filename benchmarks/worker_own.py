@@ -29,7 +29,6 @@ from official.vision.classification.engine.recipe import load_recipe, override  
 from official.vision.classification.engine.schema import Recipe  # noqa: E402
 from official.vision.classification.engine.update import Updater  # noqa: E402
 from official.vision.classification.errors import UserError  # noqa: E402
-from official.vision.classification.ops.plain import Layer  # noqa: E402
 from official.vision.classification.zoo.models import get_model  # noqa: E402
 
 RATE = 1e-4  # of learning: small, so that random labels cannot make the loss overflow
@@ -157,8 +156,7 @@ def computed_with(model: megengine.module.Module, device: str) -> Dict[str, Any]
     """Kernels and versions."""
     versions = {"MegEngine": megengine.__version__}
     if device == "cpu":
-        layer = next(each for each in model.modules() if isinstance(each, Layer))
-        return {"kernels": layer.ops.name, "versions": {**versions, "oneDNN": onednn_version()}}
+        return {"kernels": model.ops.name, "versions": {**versions, "oneDNN": onednn_version()}}
     versions["CUDA"] = str(megengine.get_cuda_version())
     versions["cuDNN"] = str(megengine.get_cudnn_version())
     name = megengine.get_cuda_device_property(0).name

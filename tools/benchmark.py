@@ -13,7 +13,6 @@ The comparison with PyTorch and stock MegEngine is "make benchmark".
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -103,13 +102,7 @@ def parser() -> flags.Parser:
         metavar="N",
         help="threads of the CPU kernels (default: OMP_NUM_THREADS, else all cores)",
     )
-    parser.add_argument(
-        *("-j", "--workers"),
-        type=flags.natural,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="threads of the loader (default here: %(default)s)",
-    )
+    flags.add_workers(parser, "load images")
     parser.add_argument(
         "--rounds", type=flags.positive, default=7, metavar="N", help="per row (default: 7)"
     )

@@ -10,7 +10,6 @@ that train/ does not have. Warnings, such as images that are in both splits, lea
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -35,14 +34,7 @@ def parser() -> flags.Parser:
         "--split", choices=("train", "val"), help="look at one of them only (default: both)"
     )
     parser.add_argument("--json", metavar="FILE", help="write everything that was found there")
-    parser.add_argument(
-        "-j",
-        "--workers",
-        type=flags.positive,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="threads that read images (default here: %(default)s)",
-    )
+    flags.add_workers(parser, "read images", may_be_none=False)
     return parser
 
 

@@ -43,14 +43,7 @@ def parser() -> flags.Parser:
         metavar="N",
         help="images of train/ that set the scales of the integers (default: 256)",
     )
-    parser.add_argument(
-        "-j",
-        "--workers",
-        type=flags.natural,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="threads that prepare images (default here: %(default)s)",
-    )
+    flags.add_workers(parser, "prepare images")
     return parser
 
 

@@ -71,6 +71,7 @@ def parser() -> flags.Parser:
     flags.add_precision(parser)
     flags.add_device(parser)
     flags.add_workers(parser)
+    flags.add_print_freq(parser)
     return parser
 
 

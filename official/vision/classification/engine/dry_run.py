@@ -20,10 +20,11 @@ from ..data.transforms import TrainTransform
 from ..errors import UserError
 from ..resnet.complexity import complexity
 from ..zoo.models import get_model
+from .class_map import number_of_classes
 from .console import Console
 from .device import choose_device, prepare, use_device
 from .recipe import dump_recipe
-from .trainer import TrainConfig, number_of_classes
+from .trainer import TrainConfig
 from .update import Updater
 
 TIMED_IMAGES = 2  # of a batch, per step that is timed: enough for an estimate, soon over

@@ -204,16 +204,24 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """--workers and --print-freq."""
+def add_workers(
+    parser: argparse.ArgumentParser,
+    do: str = "prepare images, per process",
+    may_be_none: bool = True,
+) -> None:
+    """--workers: how many threads ``do`` that; with 0 of them the main thread does it."""
     parser.add_argument(
         "-j",
         "--workers",
-        type=natural,
+        type=natural if may_be_none else positive,
         default=min(8, os.cpu_count() or 1),
         metavar="N",
-        help="threads that prepare images, per process (default here: %(default)s)",
+        help=f"threads that {do} (default here: %(default)s)",
     )
+
+
+def add_print_freq(parser: argparse.ArgumentParser) -> None:
+    """--print-freq."""
     parser.add_argument(
         "-p",
         "--print-freq",

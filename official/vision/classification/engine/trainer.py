@@ -21,6 +21,7 @@ from ..errors import TrainingError, UsageError, WeightsError
 from ..resnet.pretrained import Pretrained
 from ..zoo.models import get_model
 from .checkpoint import Progress, read_checkpoint, restore, save_checkpoint, save_weights
+from .class_map import number_of_classes
 from .console import Console
 from .curves import draw_curves
 from .device import choose_device, prepare, use_device
@@ -397,15 +398,3 @@ def _metrics(prefix: str, result: Result) -> Dict[str, float]:
         f"{prefix}_top1": result.top1,
         f"{prefix}_top5": result.top5,
     }
-
-
-def number_of_classes(wanted: Optional[int], folder: ImageFolder) -> int:
-    """How many there are to tell apart.
-
-    Raises:
-        UsageError: when it is not the number that is wanted.
-    """
-    found = len(folder.classes)
-    if wanted is not None and wanted != found:
-        raise UsageError(f"--num-classes {wanted}: {folder.root} has {found} class folders")
-    return found
