@@ -21,6 +21,16 @@ RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4  # of SGD
 CLASSES = 1000
 
 
+def loader_parser(description: Optional[str]) -> argparse.ArgumentParser:
+    """What the workers that load photographs have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--photos", required=True, metavar="DIR", help="a folder per class")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--warmup", type=int, default=1, help="passes before ready")
+    return parser
+
+
 def network_parser(description: Optional[str]) -> argparse.ArgumentParser:
     """The flags of a worker that runs a network."""
     parser = argparse.ArgumentParser(description=description)

@@ -4,7 +4,6 @@ Run by compare.py; see worker.py for what is said on the standard input and outp
 pass over the photographs: decode, RandomResizedCrop to 224 pixels, flip, normalise.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -41,12 +40,8 @@ SIZE = 224
 
 def main() -> int:
     """Serve one configuration; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = worker.loader_parser(__doc__)
     parser.add_argument("--kind", required=True, choices=["uint8", "normalised", "stock"])
-    parser.add_argument("--photos", required=True, metavar="DIR", help="a folder per class")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--core", type=int, default=0)
-    parser.add_argument("--warmup", type=int, default=1, help="passes before ready")
     args = parser.parse_args()
     server = worker.Server()
     worker.only_core(args.core)

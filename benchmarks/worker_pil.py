@@ -5,7 +5,6 @@ torchvision itself is not needed: these are the operations of its RandomResizedC
 RandomHorizontalFlip, ToTensor and Normalize on Pillow's images, with its defaults.
 """
 
-import argparse
 import math
 import random
 import sys
@@ -30,12 +29,7 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 def main() -> int:
     """Serve; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", required=True, metavar="DIR", help="a folder per class")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--core", type=int, default=0)
-    parser.add_argument("--warmup", type=int, default=1, help="passes before ready")
-    args = parser.parse_args()
+    args = worker.loader_parser(__doc__).parse_args()
     server = worker.Server()
     worker.only_core(args.core)
     torch.set_num_threads(1)
