@@ -39,7 +39,10 @@ class Peak:
         self._folder.cleanup()
 
     def measure(self, threads: int, seconds: float) -> Dict[str, Any]:
-        """GFLOP/s in ``fp32`` and ``bf16``, None where the CPU lacks it; and ``threads``."""
+        """GFLOP/s in ``fp32`` and ``bf16``, None where the CPU lacks it.
+
+        Beside them ``instructions``, a name or None for each of the two, and ``threads``.
+        """
         done = subprocess.run(
             [str(self._program), str(threads), str(seconds)],
             capture_output=True,

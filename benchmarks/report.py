@@ -149,10 +149,10 @@ def _machine(results: Dict[str, Any]) -> str:
 def _peak(results: Dict[str, Any]) -> str:
     measured, cores = results["peak"], results["threads"]
     rows = []
-    for precision in ("fp32", "bf16"):
+    for precision, instructions in measured[0]["instructions"].items():
         values = [summary.peak(measured, threads, precision) for threads in (1, cores)]
-        rows.append([precision, *(_giga(value) for value in values)])
-    return table([measured[0]["instructions"], "one core", f"all {cores} cores"], rows)
+        rows.append([precision, instructions or NONE, *(_giga(value) for value in values)])
+    return table(["", "instructions", "one core", f"all {cores} cores"], rows)
 
 
 def _ratios(groups: List[Dict[str, Any]]) -> str:

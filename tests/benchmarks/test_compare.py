@@ -74,7 +74,12 @@ def results():
         "pause": 0.1,
         # The median of all cores is 1.6e-7 GFLOP/s, that is 160 operations per second.
         "peak": [
-            {"threads": threads, "instructions": "AVX2", "fp32": rate, "bf16": None}
+            {
+                "threads": threads,
+                "fp32": rate,
+                "bf16": None,
+                "instructions": {"fp32": "AVX2", "bf16": None},
+            }
             for threads, rates in ((1, (100, 120, 110)), (4, (1e-7, 1.6e-7, 9e-7)))
             for rate in rates
         ],
@@ -107,8 +112,8 @@ def test_tables(results):
         "100 MB",
     ] in rows
     assert ["Pillow", "40.0", "0.00", "1", "2.50 ×"] in rows
-    assert ["fp32", "110 GFLOP/s", "0 GFLOP/s"] in rows
-    assert ["bf16", "–", "–"] in rows
+    assert ["fp32", "AVX2", "110 GFLOP/s", "0 GFLOP/s"] in rows
+    assert ["bf16", "–", "–", "–"] in rows
     assert ["versions", "Numbers 1.2, PyTorch 7, Python 3.8.1"] in rows
 
 
@@ -301,7 +306,10 @@ def test_peak_counts_what_all_threads_do():
     with Peak() as peak:
         one, two = peak.measure(1, 0.1), peak.measure(2, 0.1)
     assert one["threads"] == 1 and two["threads"] == 2
-    assert one["instructions"] in ("AVX-512", "AVX2")
+    assert one["instructions"]["fp32"] in ("AVX-512", "AVX2")
+    assert (one["bf16"] is None) == (one["instructions"]["bf16"] is None)
+    if one["instructions"]["bf16"] == "AMX":  # 16 times the products of AVX-512's float32
+        assert 4 < one["bf16"] / one["fp32"] < 64
     for found in (one, two):  # a slow core's FMA in one chain; three GHz of two 512-bit ones, twice
         assert 0.5 < found["fp32"] < 2 * 400
 

@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Where the time of a step goes: docs/layers.md, a profile of the native kernels by operation.
+
+python benchmarks/layers.py
+
+Every kernel is waited for, before and after, which makes a step a little slower than it is
+otherwise; what is left of a step beside the kernels is Python, MegEngine's own operations and this
+waiting. It wants a machine that does nothing else.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import megengine
+import numpy as np
+from megengine import Tensor
+from megengine.core.tensor.dtype import bfloat16
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import machine, worker  # noqa: E402
+from benchmarks.peak import Peak  # noqa: E402
+from benchmarks.report import table  # noqa: E402
+from benchmarks.worker_megengine import inference, train  # noqa: E402
+from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
+from official.vision.classification.errors import UserError  # noqa: E402
+from official.vision.classification.ops.build import Kernels, Number  # noqa: E402
+from official.vision.classification.ops.native import NativeOps  # noqa: E402
+from official.vision.classification.zoo.models import ARCHS  # noqa: E402
+
+TITLES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50", "train": "training"}
+STREAM = (64, 56, 56, 512)  # a map of 411 MB in float32, which no cache holds
+
+PAGE = """# Where the time goes
+
+The native kernels one by one, by `python benchmarks/layers.py`: batches of {batch} images of {size}
+pixels, medians of {rounds} steps. How the networks do beside others is in
+[benchmarks.md](benchmarks.md).
+
+{limits}
+
+GFLOP/s count the multiply-adds of the direct algorithm as two. Winograd's (3x3, stride 1, float32)
+does with about a third of them, and can therefore exceed the peak. GB/s are what an operation must
+read and write at least: every operand and every result once. What fits the caches may exceed the
+memory's rate.
+"""
+
+
+class Call(NamedTuple):
+    """What one call of a kernel did."""
+
+    name: str
+    layer: Optional[str]  # of a convolution: its shape in words
+    seconds: float
+    flop: int  # of convolutions; 0 for others
+    size: int  # bytes of operands and results
+
+
+class Group(NamedTuple):
+    """What several calls did in a step."""
+
+    calls: int
+    seconds: float  # the median of the steps
+    flop: int
+    size: int
+
+
+@dataclass
+class Profile:
+    """The calls of several steps, and how long each step took."""
+
+    steps: List[float] = field(default_factory=list)
+    calls: List[List[Call]] = field(default_factory=list)
+
+    def by(self, key: Callable[[Call], Any]) -> Dict[Any, Group]:
+        """The calls for which ``key`` says the same, the longest first."""
+        groups: Dict[Any, List[int]] = {}
+        for place, call in enumerate(self.calls[0]):
+            groups.setdefault(key(call), []).append(place)
+        found = {name: self._group(places) for name, places in groups.items()}
+        return dict(sorted(found.items(), key=lambda item: -item[1].seconds))
+
+    def _group(self, places: List[int]) -> Group:
+        """The calls at these places of every step."""
+        seconds = [sum(step[place].seconds for place in places) for step in self.calls]
+        first = [self.calls[0][place] for place in places]
+        flop, size = sum(call.flop for call in first), sum(call.size for call in first)
+        return Group(len(places), statistics.median(seconds), flop, size)
+
+
+class TimedKernels:
+    """Stands before the kernels and waits for each."""
+
+    def __init__(self, kernels: Kernels):
+        self._kernels = kernels
+        self.threads = kernels.threads
+        self.calls: List[Call] = []
+
+    def __call__(self, name: str, *inputs: Tensor, **params: Number) -> List[Tensor]:
+        megengine._full_sync()
+        started = time.perf_counter()
+        outputs = self._kernels(name, *inputs, **params)
+        megengine._full_sync()
+        seconds = time.perf_counter() - started
+        layer, flop = _convolution(name, inputs, outputs, params)
+        size = sum(map(_bytes, (*inputs, *outputs)))
+        self.calls.append(Call(name, layer, seconds, flop, size))
+        return outputs
+
+
+def _bytes(tensor: Tensor) -> int:
+    width = 2 if tensor.dtype == bfloat16 else np.dtype(tensor.dtype).itemsize
+    return int(np.prod(tensor.shape)) * width
+
+
+def _convolution(
+    name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], params: Dict[str, Number]
+) -> Tuple[Optional[str], int]:
+    """Which layer a call computes, in words, and its floating-point operations."""
+    if not name.startswith("Conv"):
+        return None, 0
+    if name.startswith("ConvData"):
+        out, weight, source = inputs[0], inputs[1], outputs[0]
+    elif name.startswith("ConvFilter"):
+        source, out, weight = inputs[:3]
+    else:
+        source, weight, out = inputs[0], inputs[1], outputs[0]
+    height, width = weight.shape[-2:]
+    channels_in, channels_out = source.shape[-1], out.shape[-1]
+    groups = weight.shape[0] if weight.ndim == 5 else 1
+    macs = int(np.prod(out.shape)) * (channels_in // groups) * height * width
+    words = f"{height}x{width}, {channels_in} to {channels_out}"
+    if params["stride_h"] > 1:
+        words += f", stride {params['stride_h']}"
+    return f"{words}, from {source.shape[1]} px", 2 * macs
+
+
+def profile(arch: str, mode: str, precision: str, batch: int, size: int, rounds: int) -> Profile:
+    """Run a network and time its kernels."""
+    model = prepare(ARCHS[arch](), "cpu", precision)
+    rng = np.random.default_rng(0)
+    images = Tensor(rng.standard_normal((batch, size, size, 3), np.float32)).transpose(0, 3, 1, 2)
+    labels = Tensor(rng.integers(0, worker.CLASSES, batch).astype(np.int32))
+    timed = TimedKernels(model.ops.kernels)
+    model.ops.kernels = timed
+    step = inference(model, images) if mode == "inference" else train(model, images, labels)
+    found = Profile()
+    for number in range(-2, rounds):
+        timed.calls = []
+        started = time.perf_counter()
+        step()
+        if number >= 0:
+            found.steps.append(time.perf_counter() - started)
+            found.calls.append(timed.calls)
+    return found
+
+
+def bandwidth(kernels: Kernels) -> float:
+    """GB/s of adding up two maps, the median of five times."""
+    maps = [Tensor(np.ones(STREAM, np.float32)) for _ in range(2)]
+    rates = []
+    for _ in range(6):
+        megengine._full_sync()
+        started = time.perf_counter()
+        kernels("Add", *maps, relu=0)
+        megengine._full_sync()
+        rates.append(3 * _bytes(maps[0]) / (time.perf_counter() - started) / 1e9)
+    return statistics.median(rates[1:])
+
+
+def section(title: str, found: Profile, peak: Optional[float]) -> str:
+    """The tables of one profile, in Markdown."""
+    step = statistics.median(found.steps)
+    operations = found.by(lambda call: call.name)
+    rows = [_row(name, group, step, peak) for name, group in operations.items()]
+    rest = step - sum(group.seconds for group in operations.values())
+    rows.append(["all else", "", *_time(rest, step), "", "", ""])
+    convolutions = {
+        key: group
+        for key, group in found.by(lambda call: (call.layer, call.name)).items()
+        if key[0] is not None
+    }
+    layers = [
+        _row(f"{layer} | {name}", convolutions[layer, name], step, peak)
+        for layer, name in convolutions
+    ]
+    head = ["calls", "ms", "of the step", "GFLOP/s", "of peak", "GB/s"]
+    return "\n\n".join(
+        [
+            f"## {title}: {1e3 * step:.0f} ms",
+            table(["operation", *head], rows),
+            "Its convolutions, layer by layer:",
+            table(["layer", "operation", *head], layers),
+        ]
+    )
+
+
+def _row(name: str, group: Group, step: float, peak: Optional[float]) -> List[str]:
+    rate = group.flop / group.seconds / 1e9
+    speed, share = (
+        f"{rate:.0f}" if rate else "",
+        f"{100 * rate / peak:.0f} %" if rate and peak else "",
+    )
+    moved = f"{group.size / group.seconds / 1e9:.1f}"
+    return [name, str(group.calls), *_time(group.seconds, step), speed, share, moved]
+
+
+def _time(seconds: float, step: float) -> Tuple[str, str]:
+    return f"{1e3 * seconds:.1f}", f"{100 * seconds / step:.0f} %"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", nargs="+", default=["resnet18", "resnet50"])
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--document", default=str(ROOT / "docs" / "layers.md"), metavar="FILE")
+    return parser
+
+
+def main(words: Optional[Sequence[str]] = None) -> int:
+    """Measure and write the page; return the exit code."""
+    args = parser().parse_args(words)
+    use_device("cpu")
+    try:
+        page = "\n\n".join(_parts(args)) + "\n"
+    except UserError as error:
+        sys.stderr.write(f"layers: {error}\n")
+        return error.exit_code
+    Path(args.document).write_text(page, encoding="utf-8")
+    return 0
+
+
+def _parts(args: argparse.Namespace) -> Iterable[str]:
+    ops = prepare(ARCHS["resnet18"](), "cpu", "fp32").ops
+    if not isinstance(ops, NativeOps):
+        raise UserError("there are no native kernels here; the lines above say why")
+    kernels = ops.kernels
+    with Peak() as peak:
+        peaks = peak.measure(kernels.threads, 0.5)
+    limits = [
+        ["CPU", machine.describe()["cpu"]],
+        ["threads", str(kernels.threads)],
+        ["date", datetime.now(timezone.utc).strftime("%Y-%m-%d")],
+    ]
+    for precision, instructions in peaks["instructions"].items():
+        if peaks[precision]:
+            limit = f"{peaks[precision]:.0f} GFLOP/s"
+            limits.append([f"most in {precision}, by {instructions}", limit])
+    mb = np.prod(STREAM) * 4 / 1e6
+    limits.append([f"memory, adding up two maps of {mb:.0f} MB", f"{bandwidth(kernels):.0f} GB/s"])
+    yield PAGE.format(**vars(args), limits=table(["", ""], limits)).rstrip()
+    for precision in args.precision:
+        for arch in args.arch:
+            for mode in ("inference", "train"):
+                sys.stderr.write(f"{arch}, {mode}, {precision}\n")
+                found = profile(arch, mode, precision, args.batch, args.size, args.rounds)
+                title = f"{TITLES.get(arch, arch)}, {TITLES.get(mode, mode)}, {precision}"
+                yield section(title, found, peaks[precision])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
