@@ -30,6 +30,7 @@ from benchmarks.peak import Peak  # noqa: E402
 from benchmarks.report import table  # noqa: E402
 from benchmarks.worker_megengine import inference, train  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
+from official.vision.classification.engine.schema import Precision  # noqa: E402
 from official.vision.classification.errors import UserError  # noqa: E402
 from official.vision.classification.ops.build import Kernels, Number  # noqa: E402
 from official.vision.classification.ops.native import NativeOps  # noqa: E402
@@ -142,7 +143,9 @@ def _convolution(
     return f"{words}, from {source.shape[1]} px", 2 * macs
 
 
-def profile(arch: str, mode: str, precision: str, batch: int, size: int, rounds: int) -> Profile:
+def profile(
+    arch: str, mode: str, precision: Precision, batch: int, size: int, rounds: int
+) -> Profile:
     """Run a network and time its kernels."""
     model = prepare(ARCHS[arch](), "cpu", precision)
     rng = np.random.default_rng(0)

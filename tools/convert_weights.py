@@ -4,6 +4,7 @@
 a published row   python tools/convert_weights.py r50.pth --arch resnet50_8xb32_in1k --out r50.safetensors
 any network       python tools/convert_weights.py r18.pth --arch resnet18 --preprocess torchvision --out r18.safetensors
 for megengine     python tools/convert_weights.py r18.pth --arch resnet18 --out r18.pkl --verify
+an average        python tools/convert_weights.py checkpoint.safetensors --average --half --out r20.safetensors
 
 A .safetensors knows its network, classes and preprocessing, so that test.py and inference.py need
 no more flags; a .pkl is a state dict for megengine.load and load_state_dict.
@@ -33,6 +34,10 @@ def parser() -> flags.Parser:
         "-o", "--out", required=True, metavar="FILE", help="what to write: .safetensors or .pkl"
     )
     parser.add_argument(
+        "--average", action="store_true", help="of a checkpoint, the averaged weights (ema)"
+    )
+    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument(
         "--verify", action="store_true", help="read both files again and compare every tensor"
     )
     parser.add_argument("--names", action="store_true", help="list every tensor and its old name")
@@ -44,7 +49,10 @@ def start(args: argparse.Namespace) -> int:
     use_device("cpu")
     preprocess = parse_preprocess(args.preprocess) if args.preprocess else None
     network = NetworkConfig(args.arch, args.source, preprocess=preprocess)
-    return convert(ConvertConfig(network, args.out, args.verify, args.names))
+    config = ConvertConfig(
+        network, args.out, args.verify, args.names, average=args.average, half=args.half
+    )
+    return convert(config)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

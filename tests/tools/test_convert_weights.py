@@ -10,6 +10,7 @@ from safetensors import safe_open
 from official.vision.classification.engine.network import NetworkConfig, open_network
 from official.vision.classification.zoo import get_model
 from official.vision.classification.zoo.cards import BY_NAME
+from official.vision.classification.zoo.load import load_weights
 from tests.vision.classification.zoo.readers import handmade
 
 ROW = "resnet18_8xb16_cifar10"
@@ -161,3 +162,59 @@ def test_a_wrong_copy_does_not_pass_the_verification(mmpretrain, monkeypatch, tm
     config = module.ConvertConfig(network, str(tmp_path / "out.safetensors"), verify=True)
     with pytest.raises(WeightsError, match="is not what the source has"):
         module.convert(config)
+
+
+@pytest.fixture()
+def checkpoint(tmp_path):
+    """One of a run with ``ema``, whose averages are half of the weights."""
+    from megengine.optimizer import SGD
+
+    from official.vision.classification.engine.checkpoint import Progress, save_checkpoint
+    from official.vision.classification.engine.ema import ExponentialAverage
+
+    model = get_model("resnet20_cifar", num_classes=10)
+    average = ExponentialAverage(model, 0.9)
+    average.load({name: value / 2 for name, value in model.state_dict().items()})
+    optimizer = SGD(list(model.parameters()), lr=0.1, momentum=0.9)
+    classes = tuple(f"class {number}" for number in range(10))
+    preprocess = BY_NAME[ROW].preprocess
+    progress = Progress("resnet20_cifar", classes, preprocess, {}, seed=0, step=1, total_batch=2)
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, model, optimizer, progress, average)
+    return path, model.state_dict()
+
+
+def test_a_checkpoints_averages(checkpoint, script, tmp_path):
+    path, state = checkpoint
+    out = tmp_path / "average.safetensors"
+    words = ("tools/convert_weights.py", path, "--verify", "--out", out)
+    done = script(*words, "--average")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert same(load_weights(out).tensors, {name: value / 2 for name, value in state.items()})
+    done = script(*words)
+    assert same(load_weights(out).tensors, state)
+    line = refused(script, out, "--average", "--out", tmp_path / "again.safetensors")
+    assert "average.safetensors: has no averaged weights" in line
+
+
+def test_half_the_size(checkpoint, script, tmp_path):
+    path, state = checkpoint
+    out = tmp_path / "half.safetensors"
+    words = ("tools/convert_weights.py", path, "--half", "--verify")
+    done = script(*words, "--out", out)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = load_weights(out)
+    assert same(found.tensors, {name: value.astype("f2") for name, value in state.items()})
+    assert out.stat().st_size < 0.55 * 4 * sum(value.size for value in state.values())
+    network = open_network(NetworkConfig(model=str(out)))
+    assert (network.arch, network.classes[3]) == ("resnet20_cifar", "class 3")
+    filled = network.model.state_dict()
+    assert same(filled, {name: value.astype("f4") for name, value in found.tensors.items()})
+    assert "--half: for .safetensors" in refused(script, *words[1:], "--out", tmp_path / "w.pkl")
+
+
+def test_what_float16_cannot_hold(state, script, tmp_path):
+    source = tmp_path / "weights.pth"
+    source.write_bytes(torch_file({**state, "bn1.bias": np.full(64, 65520, "f4")}))
+    line = refused(script, source, "--arch", ROW, "--half", "--out", tmp_path / "out.safetensors")
+    assert "weights.pth: bn1.bias has values too large for float16" in line

@@ -20,13 +20,12 @@ from safetensors.numpy import save
 from ..digest import add_arrays
 from ..errors import UsageError, WeightsError
 from ..preprocess import Preprocess
-from ..zoo.load import DESCRIPTION, MODEL_PREFIX, strip_prefix
+from ..zoo.load import AVERAGE_PREFIX, DESCRIPTION, MODEL_PREFIX, strip_prefix
 from ..zoo.readers import read_weights
 from .ema import ExponentialAverage
 from .files import write_atomically
 
 OPTIMIZER_PREFIX = "optimizer."
-AVERAGE_PREFIX = "average."
 DIGEST = "sha256"
 VERSION = 2
 

@@ -31,12 +31,16 @@ class ConvertConfig:
         out: the file to write; its suffix says the format.
         verify: read it again and compare every tensor with the source.
         names: tell the name of every tensor, not only how many were renamed.
+        average: of a checkpoint, the running means of its weights.
+        half: store float16, which a network makes float32 again when it loads them.
     """
 
     network: NetworkConfig
     out: str
     verify: bool = False
     names: bool = False
+    average: bool = False
+    half: bool = False
 
 
 def convert(config: ConvertConfig) -> int:
@@ -48,13 +52,17 @@ def convert(config: ConvertConfig) -> int:
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: the name must end in {' or '.join(SUFFIXES)}")
+    if config.half and out.suffix == ".pkl":
+        raise UsageError("--half: for .safetensors; a network filled from a .pkl would be float16")
     check_target("--out", out)
     console = Console()
-    weights = load_weights(config.network.model)
+    weights = load_weights(config.network.model, config.average)
     if out.exists() and out.samefile(weights.path):
         raise UsageError(f"--out {out}: is the source itself; give another name")
     network = network_from(weights, config.network)
     tensors = _collected(network, console)
+    if config.half:
+        tensors = _halved(weights.path, tensors)
     for line in _report(weights, network, tensors, config.names):
         console.line(line)
     data = _packed(network, tensors, out.suffix)
@@ -62,7 +70,7 @@ def convert(config: ConvertConfig) -> int:
     digest = hashlib.sha256(data).hexdigest()
     console.line(f"written: {out}, {len(data) / 1e6:.1f} MB, sha256 {digest}")
     if config.verify:
-        console.line(f"verified: {_verify(out, config.network, console)} tensors are equal")
+        console.line(f"verified: {_verify(out, config, console)} tensors are equal")
     return 0
 
 
@@ -75,6 +83,16 @@ def _collected(network: Network, console: Console) -> Dict[str, np.ndarray]:
         console.advance(1)
     console.stop_bar()
     return tensors
+
+
+def _halved(path: Path, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """The nearest float16 of every value."""
+    with np.errstate(over="ignore"):
+        halves = {name: value.astype(np.float16) for name, value in tensors.items()}
+    for name, value in halves.items():
+        if not np.isfinite(value).all():
+            raise WeightsError(f"{path}: {name} has values too large for float16; omit --half")
+    return halves
 
 
 def _packed(network: Network, tensors: Dict[str, np.ndarray], suffix: str) -> bytes:
@@ -116,18 +134,20 @@ def _report(
     return lines
 
 
-def _verify(out: Path, config: NetworkConfig, console: Console) -> int:
+def _verify(out: Path, config: ConvertConfig, console: Console) -> int:
     """Read the source and the result anew, and compare them bit for bit."""
-    source = load_weights(config.model)
-    silent = replace(config, preprocess=config.preprocess or {})  # what is assumed has been told
+    source = load_weights(str(config.network.model), config.average)
+    # What is assumed has been told.
+    silent = replace(config.network, preprocess=config.network.preprocess or {})
     expected = network_from(source, silent).model.state_dict()
     found = megengine.load(str(out)) if out.suffix == ".pkl" else load_weights(out).tensors
     console.start_bar("verify", len(expected), unit="tensor")
     for name, value in expected.items():
-        if name not in found or not np.array_equal(found[name], value):
+        stored = value.astype(np.float16) if config.half else value
+        if name not in found or not np.array_equal(found[name], stored):
             raise WeightsError(f"{out}: {name} is not what the source has; delete the file")
         if not np.array_equal(source.tensors[name].ravel(), value.ravel()):
-            raise WeightsError(f"{config.model}: {name} did not reach the network unchanged")
+            raise WeightsError(f"{source.path}: {name} did not reach the network unchanged")
         console.advance(1)
     console.stop_bar()
     if len(found) != len(expected):

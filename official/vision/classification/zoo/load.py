@@ -22,6 +22,7 @@ from .readers import WeightFile, read_weights
 from .readers.pickle_data import shown
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
+AVERAGE_PREFIX = "average."  # of their running means, where the recipe has ``ema``
 DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
 
 logger = logging.getLogger(__name__)
@@ -66,20 +67,28 @@ class PretrainedConfig:
     classes: Optional[Tuple[str, ...]]
 
 
-def load_weights(path: Union[str, Path]) -> Weights:
+def load_weights(path: Union[str, Path], average: bool = False) -> Weights:
     """Read a weight file of any kind this project knows, or one of its own checkpoints.
+
+    Args:
+        average: the running means of a checkpoint's weights in place of the weights.
 
     Raises:
         WeightsError: naming the file and what is wrong with it.
     """
     path = Path(path)
     file = read_weights(path)
+    averages = strip_prefix(AVERAGE_PREFIX, file.tensors) if DESCRIPTION in file.metadata else {}
+    if average and not averages:
+        raise WeightsError(
+            f"{path}: has no averaged weights; the checkpoints of a recipe with ema have them"
+        )
     if DESCRIPTION not in file.metadata:
         return _translated(path, file)
     description = _parse(path, file.metadata[DESCRIPTION])
     weights = Weights(
         path,
-        strip_prefix(MODEL_PREFIX, file.tensors) or file.tensors,
+        averages if average else strip_prefix(MODEL_PREFIX, file.tensors) or file.tensors,
         arch=description.get("arch"),
         classes=tuple(description.get("classes") or ()) or None,
         preprocess=_preprocess(path, description.get("preprocess")),
