@@ -7,6 +7,7 @@ import megengine as mge
 import pytest
 
 from official.vision.classification.engine.network import NetworkConfig
+from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.resnet.model import resnet18
 from tests.scripts import load_script
@@ -88,6 +89,13 @@ def test_defaults_are_the_seeds():
     ]:
         args = script.flags.parse(script.parser(), ["--arch", arch])
         assert script.recipe_of(args).augment.jitter == jitter
+    for arch in ("resnet20_cifar", "resnet18_cifar", "resnet20_cifar_30e"):
+        args = script.flags.parse(script.parser(), ["--arch", arch])
+        recipe = script.recipe_of(args)
+        assert recipe.arch == arch.replace("_30e", "")
+        assert recipe.model_copy(update={"arch": None}) == load_recipe(
+            "resnet20_cifar_30e"
+        ).model_copy(update={"arch": None})
 
 
 def test_flags_replace_what_the_recipe_says():

@@ -21,7 +21,7 @@ from .engine.recipe import Recipe, load_recipe, override, parse_set
 from .engine.trainer import TrainConfig, train
 from .preprocess import parse_preprocess
 from .zoo.cards import BY_NAME
-from .zoo.models import arch_of
+from .zoo.models import arch_of, image_size
 
 
 def parser() -> flags.Parser:
@@ -40,8 +40,8 @@ def parser() -> flags.Parser:
         "--config",
         metavar="RECIPE",
         help="recipe: a name in official/recipes or a YAML file (default: that of the row named by "
-        "--arch; else default for resnet18 and resnet34, default_fbaug for other networks: 100 "
-        "epochs, batch 32, learning rate 0.0125)",
+        "--arch; else resnet20_cifar_30e for *_cifar networks, and with 100 epochs, batch 32, "
+        "learning rate 0.0125 default for resnet18 and resnet34, default_fbaug for others)",
     )
     parser.add_argument(
         "--save",
@@ -154,8 +154,10 @@ def _usual_recipe(name: Optional[str]) -> str:
     card = BY_NAME.get(name or "")
     if card is not None and card.recipe:
         return card.recipe
-    small = arch_of(name or DEFAULT_ARCH) in ("resnet18", "resnet34")
-    return "default" if small else "default_fbaug"
+    arch = arch_of(name or DEFAULT_ARCH)
+    if image_size(arch) == 32:
+        return "resnet20_cifar_30e"
+    return "default" if arch in ("resnet18", "resnet34") else "default_fbaug"
 
 
 def start(args: argparse.Namespace) -> int:

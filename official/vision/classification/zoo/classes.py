@@ -11,6 +11,7 @@ _ASSETS = Path(__file__).resolve().parents[3] / "assets"
 _FILES = {
     "ImageNet-1k": "imagenet1k_classes.txt",
     "CIFAR-10": "cifar10_classes.txt",
+    "CIFAR-10 as JPEG": "cifar10_classes.txt",
     "CIFAR-100": "cifar100_classes.txt",
     "CUB-200-2011": "cub200_classes.txt",
 }

@@ -37,7 +37,7 @@ def card(monkeypatch):
 
 def register(monkeypatch, card):
     others = tuple(other for other in cards.CARDS if other.name != card.name)
-    monkeypatch.setattr(cards, "CARDS", (*others, card))
+    monkeypatch.setattr(cards, "CARDS", (card, *others))  # the default for its network
     monkeypatch.setitem(cards.BY_NAME, card.name, card)
 
 

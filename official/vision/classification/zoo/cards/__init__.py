@@ -6,8 +6,9 @@ from .card import Card
 from .megengine import MEGENGINE
 from .mindcv import MINDCV
 from .mmpretrain import MMPRETRAIN
+from .own import OWN
 
-CARDS: Tuple[Card, ...] = (*MEGENGINE, *MMPRETRAIN, *MINDCV)
+CARDS: Tuple[Card, ...] = (*MEGENGINE, *MMPRETRAIN, *MINDCV, *OWN)
 
 BY_NAME: Dict[str, Card] = {card.name: card for card in CARDS}
 

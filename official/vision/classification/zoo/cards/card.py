@@ -1,9 +1,12 @@
 """What is known of a set of trained weights."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 from ...preprocess import Preprocess
+
+_ROOT = Path(__file__).resolve().parents[5]  # the folder that has official/
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,8 @@ class Card:
         params: trainable parameters, counted.
         macs: multiply-adds of convolutions and linear layers for a crop of ``preprocess``, counted.
         top1, top5: published accuracy in per cent on the validation set, single centre crop.
-        url: where the file is.
-        digest_prefix: hex digits in the file's name.
+        url: where the file is; for one that comes along with the code, its path in the project.
+        digest_prefix: hex digits in the file's name; all of a file's that comes along.
         digest_is_sha256: whether the publisher states that its file's sha256 begins with them: a
             file with another is refused. If not, it is tried, as md5 is, and one is told when
             neither fits.
@@ -44,3 +47,8 @@ class Card:
     preprocess: Preprocess
     recipe: Optional[str] = None
     note: str = ""
+
+    @property
+    def shipped(self) -> Optional[Path]:
+        """The file itself, where it comes along with the code."""
+        return None if "://" in self.url else _ROOT / self.url
