@@ -32,7 +32,8 @@ from official.vision.classification.data.loader import Loader  # noqa: E402
 from official.vision.classification.data.normalize import Normalize  # noqa: E402
 from official.vision.classification.data.sampler import eval_batches  # noqa: E402
 from official.vision.classification.data.transforms import TrainTransform  # noqa: E402
-from official.vision.classification.engine.device import use_device  # noqa: E402
+from official.vision.classification.engine.device import cpu_threads, use_device  # noqa: E402
+from official.vision.classification.ops.accelerate import cpu_ops  # noqa: E402
 from official.vision.classification.preprocess import Preprocess  # noqa: E402
 
 SIZE = 224
@@ -73,7 +74,7 @@ def a_pass(batches: Callable[[], Iterator[Any]], images: int) -> worker.Step:
 
 def ours(folder: ImageFolder, batch: int, normalised: bool) -> Callable[[], Iterator[Any]]:
     """uint8 batches, as the loader hands them on; normalised on the device as in training."""
-    normalize = Normalize(Preprocess())
+    normalize = Normalize(Preprocess(), cpu_ops(cpu_threads()))
     passes = iter(range(sys.maxsize))
 
     def batches() -> Iterator[Any]:

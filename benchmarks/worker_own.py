@@ -92,7 +92,7 @@ def inference(args: argparse.Namespace, recipe: Recipe, facts: Dict[str, Any]) -
     model = prepare(get_model(args.arch), args.device, args.precision)
     model.eval()
     facts.update(computed_with(model, args.device))
-    normalize = Normalize(recipe.preprocess)
+    normalize = Normalize(recipe.preprocess, model.ops)
     images = random_batch(args.batch, args.size).images
 
     def job(batches: int) -> float:

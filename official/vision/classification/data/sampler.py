@@ -26,7 +26,8 @@ class BatchIndices(NamedTuple):
 def sample_generator(seed: int, epoch: int, index: int, copy: int = 0) -> np.random.Generator:
     """The randomness of repetition ``copy`` of image ``index`` in epoch ``epoch``."""
     key = (seed, _SAMPLE, epoch, index)
-    return np.random.default_rng((*key, copy) if copy else key)
+    # What default_rng returns, without its detours: there is one for every image.
+    return np.random.Generator(np.random.PCG64((*key, copy) if copy else key))
 
 
 def mix_generator(seed: int, step: int, rank: int) -> np.random.Generator:

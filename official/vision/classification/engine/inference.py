@@ -87,7 +87,8 @@ class Judge:
 
     def __init__(self, network: Network, whole: bool = False):
         self.model = network.model
-        self.normalize = Normalize(network.preprocess)
+        ops = getattr(network.model, "ops", None)  # a user's own network may have none
+        self.normalize = Normalize(network.preprocess, ops)
         self.whole = whole
 
     def __call__(self, images: np.ndarray) -> Judgement:

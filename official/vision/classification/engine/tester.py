@@ -84,10 +84,8 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         eval_batches(len(folder), config.batch_size, rank(), world_size()),
         workers=config.workers,
     )
-    model, normalize = (
-        prepare(network.model, device, config.precision),
-        Normalize(network.preprocess),
-    )
+    model = prepare(network.model, device, config.precision)
+    normalize = Normalize(network.preprocess, model.ops)
     tta = FlipTta(model, normalize) if config.tta else None
     logits = LogitsOfAll(len(folder), network.num_classes) if config.calibrate else None
     answers = AnswersOfAll(len(folder), network.num_classes) if config.report else None

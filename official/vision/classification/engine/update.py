@@ -36,7 +36,8 @@ class Updater:
         self.model = model
         self.recipe = recipe
         self.seed = seed
-        self.normalize = Normalize(recipe.preprocess)
+        mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
+        self.normalize = Normalize(recipe.preprocess, model.ops, whole=mixes)
         self.criterion = loss_of(recipe.loss)
         self.parameters = trainable_parameters(model, recipe.freeze)
         several = world_size() > 1

@@ -81,6 +81,14 @@ class NativeOps(PlainOps):
         self._told_of_tracing = True
 
     @_eager
+    def normalize(
+        self, images: np.ndarray, mean: np.ndarray, std: np.ndarray, whole: bool = False
+    ) -> Tensor:
+        operands = (Tensor(images), Tensor(mean), Tensor(std))
+        half = int(self.half and not whole)
+        return to_maps(*self.kernels("NormalizeImages", *operands, half=half))
+
+    @_eager
     def conv(self, conv: M.Module, x: Tensor) -> Tensor:
         if not _is_plain_convolution(conv):
             return conv(self._whole(x))

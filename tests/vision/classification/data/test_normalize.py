@@ -3,6 +3,7 @@ import pytest
 
 from official.vision.classification.data.normalize import Normalize
 from official.vision.classification.engine.device import use_device
+from official.vision.classification.ops.plain import PlainOps
 from official.vision.classification.preprocess import PRESETS, Preprocess
 
 CASES = {**PRESETS, "uneven": Preprocess(mean=(0.0, -3.5, 250.25), std=(0.5, 255.0, 1.0))}
@@ -48,3 +49,15 @@ def test_the_batch_is_left_as_it_is():
     assert (images == 200).all()
     images[:] = 0  # a buffer that is used again must not change what was made of it
     np.testing.assert_array_equal(tensor.numpy(), before)
+
+
+def test_it_computes_by_the_ops_that_it_is_given():
+    class Noted(PlainOps):
+        def normalize(self, images, mean, std, whole=False):
+            assert images.shape == (2, 4, 5, 3) and images.flags.c_contiguous
+            return [mean.tolist(), std.tolist(), whole]
+
+    images, preprocess = np.zeros((2, 3, 4, 5), np.uint8), CASES["uneven"]
+    for whole in (False, True):
+        found = Normalize(preprocess, Noted(), whole)(images)
+        assert found == [[*preprocess.mean], [*preprocess.std], whole]

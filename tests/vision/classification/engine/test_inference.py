@@ -11,6 +11,7 @@ from official.vision.classification import get_model, inference_model
 from official.vision.classification.engine.inference import classify
 from official.vision.classification.engine.network import Network
 from official.vision.classification.errors import DataError, TrainingError, UsageError, WeightsError
+from official.vision.classification.ops.plain import PlainOps
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.zoo import cards, load
 from official.vision.classification.zoo.load import PretrainedConfig
@@ -50,6 +51,20 @@ def test_outputs_that_are_not_finite_are_an_error():
     image = coloured(0, 0, 0)  # log(0)
     with pytest.raises(TrainingError, match="not finite"):
         classify(network_of(channel_means, ("b", "g", "r")), image)
+
+
+def test_images_are_normalised_by_the_networks_operations():
+    class Noted(PlainOps):
+        def normalize(self, images, mean, std, whole=False):
+            return super().normalize(images[..., ::-1].copy(), mean, std, whole)
+
+    def function(images):
+        return channel_means(images)
+
+    function.ops = Noted()
+    best = classify(network_of(function, ("b", "g", "r")), coloured(20, 50, 30))
+    assert [g.probability for g in best] == pytest.approx([0.5, 0.3, 0.2], rel=1e-5)
+    assert [g.name for g in best] == ["g", "b", "r"]
 
 
 class ChannelMeans(M.Module):

@@ -11,7 +11,7 @@ from official.vision.classification.data.mixing import draw_mix
 from official.vision.classification.engine import update
 from official.vision.classification.engine.recipe import override, parse_recipe
 from official.vision.classification.engine.update import Updater
-from official.vision.classification.ops.plain import Layer
+from official.vision.classification.ops.plain import Layer, PlainOps
 from official.vision.classification.resnet.cifar import CifarResNet
 
 CLASSES, EDGE = 7, 6
@@ -290,3 +290,20 @@ def test_it_trains_after_an_evaluation():
     model.eval()
     before = model.state_dict()["bn1.running_mean"]
     assert not np.array_equal(updated(model, {})["bn1.running_mean"], before)
+
+
+@pytest.mark.parametrize("augment", [{}, {"mixup": 0.2}, {"cutmix": 1.0}], ids=str)
+def test_images_that_are_mixed_are_not_rounded_before(augment):
+    model, wholes = Perceptron(), []
+
+    class Noted(PlainOps):
+        def normalize(self, images, mean, std, whole=False):
+            wholes.append(whole)
+            return super().normalize(images, mean, std, whole)
+
+    model.ops = Noted()
+    recipe = override(RECIPE, {f"augment.{name}": alpha for name, alpha in augment.items()})
+    if augment:  # one-hot targets go with a loss that takes them
+        recipe = override(recipe, {"loss.type": "bce"})
+    Updater(model, recipe, 1.0, 7, "cpu")(random_batch(0, 4), 0, 0.1)
+    assert wholes == [bool(augment)]

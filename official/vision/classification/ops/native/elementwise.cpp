@@ -1,4 +1,4 @@
-// Sums, ReLU and its gradient.
+// Sums, and the gradient of a ReLU.
 
 #include <algorithm>
 
@@ -18,15 +18,6 @@ void each_element(const Tensor& tensor, F f) {
     const size_t size = tensor.size();
     parallel((size + LANES - 1) / LANES, [=](size_t begin, size_t end, int) {
         each_lanes(begin * LANES, std::min(end * LANES, size), f);
-    });
-}
-
-void relu(const Tensors& in, const Param&, Tensors& out) {
-    with_type_of(in[0], [&](auto* t) {
-        using T = std::remove_pointer_t<decltype(t)>;
-        const T* x = data<T>(in[0]);
-        T* y = data<T>(out[0]);
-        each_element(in[0], [=](size_t i, size_t n) { store(y + i, rectified(load(x + i, n)), n); });
     });
 }
 
@@ -55,7 +46,6 @@ void relu_gradient(const Tensors& in, const Param&, Tensors& out) {
     });
 }
 
-auto& op_relu = define("Relu", 1, 1, first_shape, same_dtype, relu);
 auto& op_add = define("Add", 2, 1, first_shape, same_dtype, add, {"relu"});
 auto& op_relu_gradient = define("ReluData", 2, 1, first_shape, same_dtype, relu_gradient);
 
