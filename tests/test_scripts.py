@@ -172,7 +172,7 @@ def test_the_class_map_goes_along(monkeypatch):
         (["test", "--preprocess", "nowhere"], "neither one of megengine"),
         (["test", "--preprocess", "{library: pil}"], "library is 'pil', not one of"),
         (["test", "--class-map", "no/such.yaml"], "--class-map no/such.yaml: cannot be read"),
-        (["inference", "--arch", "resnet20_cifar"], "no published weights"),
+        (["inference", "--arch", "resnet32_cifar"], "no published weights"),
         (["inference", "--arch", "resnet50_8xb32"], "did you mean resnet50_8xb32-fp16_in1k"),
         (["train", "--arch", "resnet50_8xb31_in1k"], "did you mean resnet50_8xb32_in1k"),
     ],

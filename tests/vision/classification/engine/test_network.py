@@ -118,8 +118,8 @@ def test_a_name_that_does_not_exist_is_told_before_the_file_is_read(tmp_path):
 
 
 def test_no_published_weights():
-    with pytest.raises(UsageError, match="no published weights for resnet20_cifar; .* --model"):
-        open_network(NetworkConfig("resnet20_cifar", None))
+    with pytest.raises(UsageError, match="no published weights for resnet32_cifar; .* --model"):
+        open_network(NetworkConfig("resnet32_cifar", None))
     with pytest.raises(UsageError, match="unknown network ''"):
         open_network(NetworkConfig(""))
     with pytest.raises(UsageError, match="of resnet18 have 1000 classes, not --num-classes 10"):

@@ -36,8 +36,9 @@ def card(monkeypatch):
 
 
 def register(monkeypatch, card):
-    others = tuple(other for other in cards.CARDS if other.name != card.name)
-    monkeypatch.setattr(cards, "CARDS", (card, *others))  # the default for its network
+    # Without what comes along, which would be the default for the same network.
+    others = (each for each in cards.CARDS if each.name != card.name and each.shipped is None)
+    monkeypatch.setattr(cards, "CARDS", (*others, card))
     monkeypatch.setitem(cards.BY_NAME, card.name, card)
 
 

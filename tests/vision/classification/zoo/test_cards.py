@@ -142,6 +142,7 @@ DEFAULTS = {
     "resnetv1d152": "resnetv1d152_8xb32_in1k",
     "resnetv2_50": "resnetv2_50",
     "resnetv2_101": "resnetv2_101",
+    "resnet20_cifar": "resnet20_cifar_30e",
     "resnet18_cifar": "resnet18_8xb16_cifar10",
     "resnet34_cifar": "resnet34_8xb16_cifar10",
     "resnet50_cifar": "resnet50_8xb16_cifar10",

@@ -213,12 +213,18 @@ class TestPretrained:
     def test_no_such_file_or_row(self, model, random_state, same):
         fill(model, Weights("somewhere", random_state))
         for wanted, message in [
-            ("no_such.pkl", "neither a file nor a row of resnet20_cifar (which has none)"),
+            ("no_such.pkl", "neither a file nor a row of resnet20_cifar (resnet20_cifar_30e)"),
             ("resnet18_naiveaug_in1k", "resnet18_naiveaug_in1k are weights of resnet18, not of re"),
-            (True, "there are no published weights for resnet20_cifar; give the path of a w"),
         ]:
             with pytest.raises(UsageError) as caught:
                 fill_pretrained(model, "resnet20_cifar", wanted)
+            assert message in str(caught.value)
+        for wanted, message in [
+            (True, "there are no published weights for resnet32_cifar; give the path of a w"),
+            ("no_such.pkl", "neither a file nor a row of resnet32_cifar (which has none)"),
+        ]:
+            with pytest.raises(UsageError) as caught:
+                get_model("resnet32_cifar", pretrained=wanted)
             assert message in str(caught.value)
         with pytest.raises(UsageError) as caught:
             get_model("resnet18", pretrained="resnet18_naive")
