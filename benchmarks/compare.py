@@ -189,6 +189,7 @@ def loaders(args: argparse.Namespace) -> List[Configuration]:
     found = [
         Configuration("ours, uint8", [*ours, "uint8"]),
         Configuration("ours", [*ours, "normalised"]),
+        Configuration("decoding alone", [*ours, "decode"]),
     ]
     if "stock" not in args.without:
         found.append(Configuration("megengine.data", [*ours, "stock"]))

@@ -47,7 +47,9 @@ its multithreaded one.
 Batches of {batch} images of {size} pixels. "Of peak" is the arithmetic of convolutions and linear
 layers (`resnet/complexity.py`; training counts three forward passes less the gradient of the
 images) over all the time of a step, as a share of the peak of all cores in the configuration's
-precision. Peak memory is that of the process, libraries included.
+precision; Winograd's algorithm does with fewer operations than are counted, so it can exceed that.
+Peak memory is that of the process, libraries included. Where the time of a step goes, by operation
+and layer, is in [layers.md](layers.md).
 
 {networks}
 
@@ -84,11 +86,12 @@ do nothing else meanwhile: {load:.2f} programs were running when this run began.
 
 LOADER = """{images} photographs on one core each: read, decode, RandomResizedCrop to 224 pixels,
 flip, normalise, stack to batches of {batch}. A step is one pass over all of them; rounds and pauses
-are those of the networks. "ours" normalises with MegEngine on the CPU, as training does; "ours,
-uint8" stops before that, as the loader's threads do. `megengine.data` runs the transforms of
+are those of the networks. "ours" normalises by this repository's kernel, as training on a CPU does;
+"ours, uint8" stops before that, as the loader's threads do. `megengine.data` runs the transforms of
 MegEngine/Models in its DataLoader without processes of its own. Pillow stands for torchvision: the
 same operations on Pillow's images, then on PyTorch's tensors. Pillow's bilinear resizing averages
-over all pixels that it covers; OpenCV's, which the others use, does not.
+over all pixels that it covers; OpenCV's, which the others use, does not. "decoding alone" is
+`cv2.imdecode` of the same files, read beforehand: what no loader that uses it can exceed.
 
 {table}"""
 

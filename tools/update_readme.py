@@ -68,10 +68,11 @@ LANGUAGES: Dict[str, Language] = {
             "MindCV publishes the weights without an accuracy.": (
                 "MindCV 发布了权重，但没有给出精度。"
             ),
-            "Trained here, on CIFAR-10 saved as JPEG of quality 75; its accuracy is that on the test "
-            "images in the same form, which cost other weights ten points: see docs/cifar.md.": (
-                "由本项目在以 JPEG（质量 75）保存的 CIFAR-10 上训练；精度在同样形式的测试图像上测得，"
-                "这种压缩会使其他权重损失约十个百分点：见 docs/cifar.md。"
+            "Trained here, on CIFAR-10 saved as JPEG of quality 75; its accuracy is that on the "
+            "test images in the same form, which cost other weights ten points: see "
+            "docs/cifar.md.": (
+                "由本项目在以 JPEG（质量 75）保存的 CIFAR-10 上训练；精度在同样形式的测试图像上"
+                "测得，这种压缩会使其他权重损失约十个百分点：见 docs/cifar.md。"
             ),
         },
     ),

@@ -30,7 +30,8 @@ MEGENGINE_ROWS = """
 ROWS = sorted(
     """
     resnet101_8xb16_cifar10 resnet101_8xb32_in1k resnet152_8xb16_cifar10 resnet152_8xb32_in1k
-    resnet18_8xb16_cifar10 resnet18_8xb32_in1k resnet20_cifar_30e resnet34_8xb16_cifar10 resnet34_8xb32_in1k
+    resnet18_8xb16_cifar10 resnet18_8xb32_in1k resnet20_cifar_30e
+    resnet34_8xb16_cifar10 resnet34_8xb32_in1k
     resnet50_8xb16_cifar10 resnet50_8xb16_cifar100 resnet50_8xb256-rsb-a1-600e_in1k
     resnet50_8xb256-rsb-a2-300e_in1k resnet50_8xb256-rsb-a3-100e_in1k resnet50_8xb32-fp16_in1k
     resnet50_8xb32_in1k resnet50_8xb8_cub resnetv1c101_8xb32_in1k resnetv1c152_8xb32_in1k
