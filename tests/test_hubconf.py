@@ -223,6 +223,24 @@ tell([name for name in Blocker.names if name in sys.modules] + official())
     assert "has 1000 classes; the classifier starts anew with 5" in errors
 
 
+def test_weights_that_come_along(hub):
+    """They are in the archive that the hub has fetched, so nothing else is asked for."""
+    from safetensors.numpy import load_file
+
+    told, _ = hub.run(
+        """
+model = hub.load(OURS, "resnet20_cifar", pretrained=True, **HERE)
+tell(float(model.state_dict()["fc.weight"].sum(dtype="f8")))
+tell(list(model.pretrained_config.classes[:2]))
+""",
+        RESNET_WEIGHTS_MIRROR="http://127.0.0.1:9",
+    )
+    (file,) = (ROOT / "official" / "assets" / "weights").glob("resnet20_cifar*")
+    assert told[0] == pytest.approx(float(load_file(file)["fc.weight"].sum(dtype="f8")), abs=1e-9)
+    assert told[1] == ["airplane", "automobile"]
+    assert hub.requests == ["/owner/repo/archive/main.zip"]
+
+
 def test_the_readmes_snippet(hub, tmp_path):
     """As it is written, but for the host and for weights that are not the published ones."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
