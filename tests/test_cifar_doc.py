@@ -1,0 +1,59 @@
+"""docs/cifar.md against the records of the runs in docs/runs and the card of the weights."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from official.vision.classification.engine.recipe import load_recipe
+from official.vision.classification.zoo.cards.own import OWN
+from tests import documents
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "docs" / "runs"
+PAGE = (ROOT / "docs" / "cifar.md").read_text(encoding="utf-8")
+TEST_IMAGES = 10_000
+
+
+def rows():
+    """The cells of every table, by the first one."""
+    return {row[0]: row[1:] for table in documents.tables("docs/cifar.md") for row in table}
+
+
+def records(run):
+    lines = (RUNS / run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_every_run_has_its_row():
+    linked = re.findall(r"\]\((runs/[\w.-]+)\)", PAGE)
+    assert sorted(linked) == sorted(f"runs/{each.name}" for each in RUNS.iterdir())
+
+
+@pytest.mark.parametrize("run", sorted(each.name for each in RUNS.iterdir()))
+def test_the_row_says_how_the_run_ended(run):
+    (row,) = (cells for name, cells in rows().items() if f"](runs/{run})" in name)
+    last = [each for each in records(run) if each.get("event", "epoch") == "epoch"][-1]
+    assert last["epoch"] == 30
+    if "right" in last:  # PyTorch's
+        expected = [f"{last['right']:,}", "–"]
+    else:
+        counts = [round(last[f"{key}_top1"] / 100 * TEST_IMAGES) for key in ("val", "average")
+                  if f"{key}_top1" in last]
+        expected = [f"{count:,}" for count in counts] + ["–"] * (2 - len(counts))
+    assert row[-2:] == expected
+
+
+def test_the_recipe_is_the_one_that_was_run():
+    """But for the precision, which --precision has changed."""
+    run = load_recipe(str(RUNS / "resnet20_cifar_30e" / "recipe.yaml"))
+    assert run.precision == "bf16"
+    assert run.model_copy(update={"precision": "fp32"}) == load_recipe("resnet20_cifar_30e")
+
+
+def test_the_card_has_the_pages_numbers():
+    (card,) = OWN
+    top1, top5 = rows()["10,000 test images, JPEG"]
+    counts = [int(cell.split(" ")[0].replace(",", "")) for cell in (top1, top5)]
+    assert [100 * count / TEST_IMAGES for count in counts] == [card.top1, card.top5]
