@@ -39,8 +39,11 @@ def test_the_row_says_how_the_run_ended(run):
     if "right" in last:  # PyTorch's
         expected = [f"{last['right']:,}", "–"]
     else:
-        counts = [round(last[f"{key}_top1"] / 100 * TEST_IMAGES) for key in ("val", "average")
-                  if f"{key}_top1" in last]
+        counts = [
+            round(last[f"{key}_top1"] / 100 * TEST_IMAGES)
+            for key in ("val", "average")
+            if f"{key}_top1" in last
+        ]
         expected = [f"{count:,}" for count in counts] + ["–"] * (2 - len(counts))
     assert row[-2:] == expected
 
