@@ -1,7 +1,6 @@
 """tools/check_env.py: what it finds, in this environment and in ones that are broken."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -166,9 +165,12 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def test_the_cache(check_env, findings, monkeypatch, tmp_path):
-    free = shutil.disk_usage(tmp_path).free / 1e9
+    asked = []
+    usage = lambda path: asked.append(Path(path)) or Usage(9, 9, 79_460 * 10**6)  # noqa: E731
+    monkeypatch.setattr(check_env.shutil, "disk_usage", usage)
     check_env.check_cache(findings, tmp_path / "not" / "there")
-    assert f"{tmp_path}/not/there, {free:.0f}"[:-1] in findings.facts["cache"]
+    assert findings.facts["cache"].startswith(f"{tmp_path}/not/there, 79.5 GB free")
+    assert asked == [tmp_path]  # what is not there yet will be on the same disk
     assert findings.problems == []
     monkeypatch.setattr(check_env.shutil, "disk_usage", lambda _: Usage(9, 9, 10**9))
     check_env.check_cache(findings, tmp_path)
