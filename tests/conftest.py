@@ -1,6 +1,7 @@
 """All tests run on the CPU, on the device that the project itself uses there."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ from official.vision.classification.engine.device import use_device  # noqa: E40
 
 def pytest_configure() -> None:
     use_device("cpu")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what ends in "&"
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 CLASSES = ("blue", "green", "red")
