@@ -25,10 +25,10 @@ from megengine.core.tensor.dtype import bfloat16
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import machine, worker  # noqa: E402
+from benchmarks import machine  # noqa: E402
 from benchmarks.peak import Peak  # noqa: E402
-from benchmarks.report import table  # noqa: E402
-from benchmarks.worker_megengine import inference, train  # noqa: E402
+from benchmarks.report import NAMES, table  # noqa: E402
+from benchmarks.worker_megengine import random_batch, step_of  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
 from official.vision.classification.engine.schema import Precision  # noqa: E402
 from official.vision.classification.errors import UserError  # noqa: E402
@@ -36,7 +36,6 @@ from official.vision.classification.ops.build import Kernels, Number  # noqa: E4
 from official.vision.classification.ops.native import NativeOps  # noqa: E402
 from official.vision.classification.zoo.models import ARCHS  # noqa: E402
 
-TITLES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50", "train": "training"}
 STREAM = (64, 56, 56, 512)  # a map of 411 MB in float32, which no cache holds
 
 PAGE = """# Where the time goes
@@ -148,12 +147,9 @@ def profile(
 ) -> Profile:
     """Run a network and time its kernels."""
     model = prepare(ARCHS[arch](), "cpu", precision)
-    rng = np.random.default_rng(0)
-    images = Tensor(rng.standard_normal((batch, size, size, 3), np.float32)).transpose(0, 3, 1, 2)
-    labels = Tensor(rng.integers(0, worker.CLASSES, batch).astype(np.int32))
     timed = TimedKernels(model.ops.kernels)
     model.ops.kernels = timed
-    step = inference(model, images) if mode == "inference" else train(model, images, labels)
+    step = step_of(mode, model, *random_batch(batch, size))
     found = Profile()
     for number in range(-2, rounds):
         timed.calls = []
@@ -270,7 +266,7 @@ def _parts(args: argparse.Namespace) -> Iterable[str]:
             for mode in ("inference", "train"):
                 sys.stderr.write(f"{arch}, {mode}, {precision}\n")
                 found = profile(arch, mode, precision, args.batch, args.size, args.rounds)
-                title = f"{TITLES.get(arch, arch)}, {TITLES.get(mode, mode)}, {precision}"
+                title = f"{NAMES.get(arch, arch)}, {NAMES.get(mode, mode)}, {precision}"
                 yield section(title, found, peaks[precision])
 
 

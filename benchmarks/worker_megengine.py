@@ -6,6 +6,7 @@ Run by compare.py; see worker.py for what is said on the standard input and outp
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Tuple
 
 import megengine
 import megengine.module as M
@@ -39,13 +40,10 @@ def main() -> int:
     else:
         use_device("cpu")
         model = prepare(ARCHS[args.arch](), "cpu", args.precision)
-    rng = np.random.default_rng(0)
-    shape = (args.batch, args.size, args.size, 3)  # as Normalize leaves them in memory
-    images = Tensor(rng.standard_normal(shape, np.float32)).transpose(0, 3, 1, 2)
+    images, labels = random_batch(args.batch, args.size)
     if args.stock:
         images = Tensor(images.numpy())
-    labels = Tensor(rng.integers(0, worker.CLASSES, args.batch).astype(np.int32))
-    step = inference(model, images) if args.mode == "inference" else train(model, images, labels)
+    step = step_of(args.mode, model, images, labels)
     cost = complexity(model, args.size)
     facts = {
         "parameters": cost.params,
@@ -68,6 +66,18 @@ def onednn_version() -> str:
 def first_convolution(model: M.Module) -> M.Conv2d:
     """The one that sees the images, which want no gradient."""
     return next(each for each in model.modules() if isinstance(each, M.Conv2d))
+
+
+def random_batch(batch: int, size: int) -> Tuple[Tensor, Tensor]:
+    """``(N, 3, H, W)`` images, in memory as Normalize leaves them, and their labels."""
+    rng = np.random.default_rng(0)
+    images = Tensor(rng.standard_normal((batch, size, size, 3), np.float32)).transpose(0, 3, 1, 2)
+    return images, Tensor(rng.integers(0, worker.CLASSES, batch).astype(np.int32))
+
+
+def step_of(mode: str, model: M.Module, images: Tensor, labels: Tensor) -> worker.Step:
+    """What is measured in ``mode``, "inference" or "train"."""
+    return inference(model, images) if mode == "inference" else train(model, images, labels)
 
 
 def inference(model: M.Module, images: Tensor) -> worker.Step:
