@@ -21,6 +21,7 @@ class ExponentialAverage:
     It lies on the device and takes as much memory as the network's weights.
 
     Args:
+        model: whose weights. Like an optimizer, the average keeps to the tensors that it has now.
         decay: of the average per update, when it has settled.
         warmup: forget faster at first. Without it the average of a run that is short beside
             ``1 / (1 - decay)`` updates is mostly made of the weights it started from.
@@ -29,8 +30,10 @@ class ExponentialAverage:
     def __init__(self, model: M.Module, decay: float, warmup: bool = True):
         self.decay = decay
         self.warmup = warmup
+        self._tensors = dict(model.named_tensors())
         # From numpy: a copy, whatever becomes of the model's own memory.
-        self._averages = {name: Tensor(value.numpy()) for name, value in model.named_tensors()}
+        self._averages = {name: Tensor(each.numpy()) for name, each in self._tensors.items()}
+        self._lerp = model.ops.lerp
         # MegEngine's state_dict has batch normalisation's tensors with one axis instead of four.
         self._shapes = {name: value.shape for name, value in model.state_dict().items()}
 
@@ -42,25 +45,25 @@ class ExponentialAverage:
         """
         return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
 
-    def update(self, model: M.Module, step: int) -> None:
-        """Take in the weights of ``model``; ``step`` updates have gone before."""
-        share = 1 - self.decay_at(step)
-        for name, value in model.named_tensors():
+    def update(self, step: int) -> None:
+        """Take in the weights as they are now; ``step`` updates have gone before."""
+        share = Tensor(np.float32([1 - self.decay_at(step)]))
+        for name, value in self._tensors.items():
             average = self._averages[name]
-            average._reset(average + share * (value.detach() - average))
+            average._reset(self._lerp(average, value.detach(), share))
 
     @contextlib.contextmanager
-    def applied(self, model: M.Module) -> Iterator[None]:
-        """Let ``model`` have the averages inside of ``with``, and its own weights again after it.
+    def applied(self) -> Iterator[None]:
+        """Let the network have the averages inside of ``with``, and its own weights after it.
 
         What is done to its weights in between is lost.
         """
-        own = {name: value.detach() for name, value in model.named_tensors()}
+        own = {name: value.detach() for name, value in self._tensors.items()}
         try:
-            _give(model, self._averages)
+            self._give(self._averages)
             yield
         finally:
-            _give(model, own)
+            self._give(own)
 
     def state(self) -> Dict[str, np.ndarray]:
         """The averages as ``model.state_dict()`` would have them, for a checkpoint."""
@@ -85,7 +88,6 @@ class ExponentialAverage:
         for name, average in self._averages.items():
             average._reset(Tensor(state[name].reshape(average.shape)))
 
-
-def _give(model: M.Module, values: Dict[str, Tensor]) -> None:
-    for name, tensor in model.named_tensors():
-        tensor._reset(values[name])
+    def _give(self, values: Dict[str, Tensor]) -> None:
+        for name, tensor in self._tensors.items():
+            tensor._reset(values[name])

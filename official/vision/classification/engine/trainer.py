@@ -203,7 +203,7 @@ class Trainer:
         self.console.line(f"Epoch {epoch} Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
         metrics = _metrics("val", result)
         if self.updater.average is not None:
-            with self.updater.average.applied(self.model):
+            with self.updater.average.applied():
                 result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}, average")
             self.console.line(
                 f"Epoch {epoch} Test of averaged weights Acc@1 {result.top1:.3f}, "

@@ -75,7 +75,7 @@ class Updater:
                 clip_grad_norm(self.parameters, self.recipe.optimizer.clip_norm)
             self.optimizer.step()
             if self.average is not None:
-                self.average.update(self.model, step)
+                self.average.update(step)
         self.optimizer.clear_grad()
         return results[0] if len(results) == 1 else F.stack(results).mean(axis=0)
 

@@ -159,6 +159,9 @@ class NativeOps(PlainOps):
     ) -> NativeSGD:
         return NativeSGD(self.kernels, groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
+    def lerp(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        return self.kernels("Lerp", start, end, share)[0]
+
     def _norm(self, norm: M.Module, x: Tensor, shortcut: Optional[Tensor], relu: bool) -> Tensor:
         if not _is_plain_norm(norm):
             x = norm(self._whole(x))

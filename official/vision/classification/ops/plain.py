@@ -110,6 +110,10 @@ class PlainOps:
         """The optimizer of a network that computes with these operations."""
         return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
+    def lerp(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        """``start + share (end - start)``, tensors of one shape and a share of shape (1,)."""
+        return start + share * (end - start)
+
 
 class Layer(M.Module):
     """A module that computes by ``self.ops``."""

@@ -83,7 +83,7 @@ def disagree(folder):
     average = ExponentialAverage(model, 0.9)
     said.append(_said(require_same_state, model, average))
     model.bn1.running_mean += rank()
-    average.update(model, 0)
+    average.update(0)
     said.append(_said(require_same_state, model, average))
     share_statistics(model, average)
     said.append(_said(require_same_state, model, average))

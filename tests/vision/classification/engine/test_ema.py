@@ -31,7 +31,7 @@ class Run:
             with self.gradients:
                 self.gradients.backward((self.model(Tensor(x)) ** 2).mean())
             self.optimizer.step().clear_grad()
-            self.average.update(self.model, step)
+            self.average.update(step)
             seen.append(self.model.state_dict())
         return seen
 
@@ -89,7 +89,7 @@ def test_what_does_not_change_is_its_own_average_bit_for_bit():
     """As a frozen stage does: ``d x + (1 - d) x`` would drift from it by rounding."""
     run = Run(decay=0.9)
     for step in range(50):
-        run.average.update(run.model, step)
+        run.average.update(step)
     assert equal(run.average.state(), run.model.state_dict())
 
 
@@ -98,7 +98,7 @@ def test_inside_of_applied_the_network_has_the_averages():
     run.train(0, 3)
     own, own_logits = run.model.state_dict(), run.judge()
     averages = run.average.state()
-    with run.average.applied(run.model):
+    with run.average.applied():
         assert equal(run.model.state_dict(), averages)
         logits = run.judge()
     other = Run(seed=1)
@@ -114,7 +114,7 @@ def test_judging_the_averages_does_not_disturb_training():
     straight.train(0, 5)
     for step in range(5):
         disturbed.train(step, step + 1)
-        with disturbed.average.applied(disturbed.model):
+        with disturbed.average.applied():
             disturbed.judge()
     assert equal(disturbed.model.state_dict(), straight.model.state_dict())
     assert equal(disturbed.average.state(), straight.average.state())
@@ -124,7 +124,7 @@ def test_an_error_inside_of_applied_leaves_the_networks_own_weights():
     run = Run()
     run.train(0, 2)
     own, averages = run.model.state_dict(), run.average.state()
-    with pytest.raises(ZeroDivisionError), run.average.applied(run.model):
+    with pytest.raises(ZeroDivisionError), run.average.applied():
         1 / 0  # noqa: B018
     assert equal(run.model.state_dict(), own)
     assert equal(run.average.state(), averages)
@@ -136,7 +136,7 @@ def test_a_saved_state_goes_on_bit_for_bit():
     run = Run()
     run.train(0, 3)
     saved = {name: value.copy() for name, value in run.average.state().items()}
-    run.average = ExponentialAverage(Run(seed=1).model, 0.9)
+    run.average = ExponentialAverage(run.model, 0.9)
     run.average.load(saved)
     assert equal(run.average.state(), saved)
     run.train(3, 5)

@@ -60,3 +60,23 @@ def test_without_momentum(native):
     for index, parameter in enumerate(weights):
         gradient = normal(*parameter.shape, seed=index)
         np.testing.assert_allclose(parameter.numpy(), expected[index] - 0.1 * gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (5, 4097)])
+@pytest.mark.parametrize("share", [0.3, 5e-4, 1.0])
+def test_lerp(native, shape, share):
+    start, end = normal(*shape, seed=0), normal(*shape, seed=1)
+    found = native.lerp(Tensor(start), Tensor(end), Tensor(np.float32([share]))).numpy()
+    expected = start + share * (end.astype(np.float64) - start)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert found.shape == shape
+
+
+def test_lerp_of_equals_is_the_same_to_the_bit(native):
+    value = Tensor(normal(3, 41, seed=0))
+    assert np.array_equal(native.lerp(value, value, Tensor(np.float32([0.1]))), value)
+
+
+def test_lerp_of_other_shapes_is_refused(native):
+    with pytest.raises(ValueError, match="tensors of one shape"):
+        native.lerp(Tensor(np.zeros(3)), Tensor(np.zeros(4)), Tensor(np.zeros(1))).numpy()

@@ -1,4 +1,5 @@
-// The update of stochastic gradient descent with momentum, in one pass over a tensor.
+// What follows a training step's gradients, in one pass over a tensor: the update of stochastic
+// gradient descent with momentum, and that of an average of the weights.
 
 #include <algorithm>
 
@@ -8,6 +9,15 @@ namespace resnet {
 namespace {
 
 constexpr size_t PART = 4096;  // elements; what is smaller is not worth a second thread
+
+// Call f(index, n) for the elements of the tensor, sixteen at a time.
+template <typename F>
+void each_part(const Tensor& tensor, F f) {
+    const size_t size = tensor.size();
+    parallel((size + PART - 1) / PART, [=](size_t begin, size_t end, int) {
+        each_lanes(begin * PART, std::min(end * PART, size), f);
+    });
+}
 
 // weight, gradient, velocity, (rate, momentum, decay) -> weight, velocity
 void two_like_first(const Shapes& in, const Param&, Shapes& out) {
@@ -22,20 +32,35 @@ void descend(const Tensors& in, const Param& p, Tensors& out) {
     const float *velocity = data<float>(in[2]), *rates = data<float>(in[3]);
     const float rate = rates[0], momentum = rates[1], decay = rates[2];
     float *new_weight = data<float>(out[0]), *new_velocity = data<float>(out[1]);
-    const size_t size = in[0].size();
-    parallel((size + PART - 1) / PART, [=](size_t begin, size_t end, int) {
-        each_lanes(begin * PART, std::min(end * PART, size), [=](size_t i, size_t n) {
-            const Floats w = load(weight + i, n);
-            const Floats g = load(gradient + i, n) + decay * w;
-            const Floats v = momentum * load(velocity + i, n) + g;
-            store(new_velocity + i, v, n);
-            store(new_weight + i, w - rate * (nesterov ? g + momentum * v : v), n);
-        });
+    each_part(in[0], [=](size_t i, size_t n) {
+        const Floats w = load(weight + i, n);
+        const Floats g = load(gradient + i, n) + decay * w;
+        const Floats v = momentum * load(velocity + i, n) + g;
+        store(new_velocity + i, v, n);
+        store(new_weight + i, w - rate * (nesterov ? g + momentum * v : v), n);
+    });
+}
+
+// start, end, share -> start
+void like_start(const Shapes& in, const Param&, Shapes& out) {
+    require(in[0] == in[1], "tensors of one shape expected");
+    out[0] = in[0];
+}
+
+// start + share (end - start)
+void lerp(const Tensors& in, const Param&, Tensors& out) {
+    const float *start = data<float>(in[0]), *end = data<float>(in[1]);
+    const float share = data<float>(in[2])[0];
+    float* result = data<float>(out[0]);
+    each_part(in[0], [=](size_t i, size_t n) {
+        const Floats from = load(start + i, n);
+        store(result + i, from + share * (load(end + i, n) - from), n);
     });
 }
 
 auto& op_descend =
         define("Descend", 4, 2, two_like_first, same_dtype, descend, {"nesterov"});
+auto& op_lerp = define("Lerp", 3, 1, like_start, same_dtype, lerp);
 
 }  // namespace
 }  // namespace resnet
