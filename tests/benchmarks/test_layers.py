@@ -52,7 +52,10 @@ def test_page(tmp_path):
 
 
 def test_bytes_are_operands_and_results():
+    before, after = 2 * 64 * 32 * 32, 2 * 64 * 16 * 16
     found = profile("resnet18", "inference", "fp32", batch=2, size=64, rounds=1)
     (pool,) = [call for call in found.calls[0] if call.name == "MaxPool"]
-    before, after = 2 * 64 * 32 * 32, 2 * 64 * 16 * 16
+    assert pool.size == 4 * (before + after)
+    found = profile("resnet18", "training", "fp32", batch=2, size=64, rounds=1)
+    (pool,) = [call for call in found.calls[0] if call.name == "MaxPoolPlaces"]
     assert pool.size == 4 * (before + after) + after  # and a byte that says where each maximum was

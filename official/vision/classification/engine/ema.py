@@ -47,7 +47,7 @@ class ExponentialAverage:
 
     def update(self, step: int) -> None:
         """Take in the weights as they are now; ``step`` updates have gone before."""
-        share = Tensor(np.float32([1 - self.decay_at(step)]))
+        share = Tensor(np.array([1 - self.decay_at(step)], np.float32))
         for name, value in self._tensors.items():
             average = self._averages[name]
             average._reset(self._lerp(average, value.detach(), share))

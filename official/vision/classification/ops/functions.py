@@ -181,7 +181,7 @@ class MaxPool(Function):
     def forward(self, x: Tensor) -> Tensor:
         x = to_rows(x)
         self.size = {"height": x.shape[1], "width": x.shape[2]}
-        y, self.places = self.kernels("MaxPool", x, **self.window)
+        y, self.places = self.kernels("MaxPoolPlaces", x, **self.window)
         return to_maps(y)
 
     def backward(self, dy: Tensor) -> Tensor:

@@ -127,7 +127,10 @@ class NativeOps(PlainOps):
     def max_pool(self, x: Tensor, kernel: int, stride: int, padding: Padding) -> Tensor:
         (top, bottom), (left, right) = padding
         around = {"top": top, "bottom": bottom, "left": left, "right": right}
-        return MaxPool(self.kernels, {"kernel": kernel, "stride": stride, **around})(x)
+        window = {"kernel": kernel, "stride": stride, **around}
+        if not needs_gradient(x):
+            return to_maps(*self.kernels("MaxPool", to_rows(x), **window))
+        return MaxPool(self.kernels, window)(x)
 
     @_eager
     def halve(self, x: Tensor) -> Tensor:

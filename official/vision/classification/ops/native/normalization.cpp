@@ -183,10 +183,10 @@ void input_gradient(const Tensors& in, const Param& p, Tensors& out) {
     const size_t count = channels(in[0].shape());
     const float *moments = data<float>(in[2]), *gamma = data<float>(in[3]);
     const float* sums = data<float>(in[4]);
-    const double over = data<float>(in[5])[0];
+    const double over = data<float>(in[5])[0], eps = epsilon(p);
     std::vector<float> a = padded(count), b = a, d = a;
     for (size_t c = 0; c < count; ++c) {
-        const double variance = double(moments[count + c]) + epsilon(p);
+        const double variance = double(moments[count + c]) + eps;
         const double factor = gamma[c] / std::sqrt(variance);
         const double slope = -factor * sums[count + c] / (variance * over);
         a[c] = float(factor);
@@ -230,8 +230,9 @@ void compute_affine_gradient(const Tensors& in, const Param& p, Tensors& out) {
     const size_t count = channels(in[0].shape());
     const float *sums = data<float>(in[0]), *variance = data<float>(in[1]) + count;
     float *dgamma = data<float>(out[0]), *dbeta = data<float>(out[1]);
+    const double eps = epsilon(p);
     for (size_t c = 0; c < count; ++c) {
-        dgamma[c] = float(sums[count + c] / std::sqrt(double(variance[c]) + epsilon(p)));
+        dgamma[c] = float(sums[count + c] / std::sqrt(double(variance[c]) + eps));
         dbeta[c] = sums[c];
     }
 }
@@ -270,13 +271,16 @@ void compute_fold(const Tensors& in, const Param& p, Tensors& out) {
     const float *beta = data<float>(in[2]), *mean = data<float>(in[3]);
     const float* variance = data<float>(in[4]);
     float *folded = data<float>(out[0]), *bias = data<float>(out[1]);
-    for (size_t c = 0; c < count; ++c) {
-        const double factor = gamma[c] / std::sqrt(double(variance[c]) + epsilon(p));
-        bias[c] = float(beta[c] - mean[c] * factor);
-        const float scale = float(factor);
-        for (size_t index = c * inner; index < (c + 1) * inner; ++index)
-            folded[index] = weight[index] * scale;
-    }
+    const double eps = epsilon(p);
+    parallel(count, [=](size_t begin, size_t end, int) {
+        for (size_t c = begin; c < end; ++c) {
+            const double factor = gamma[c] / std::sqrt(double(variance[c]) + eps);
+            bias[c] = float(beta[c] - mean[c] * factor);
+            const float scale = float(factor);
+            for (size_t index = c * inner; index < (c + 1) * inner; ++index)
+                folded[index] = weight[index] * scale;
+        }
+    });
 }
 
 custom::CustomOp& with_eps(custom::CustomOp& op) {

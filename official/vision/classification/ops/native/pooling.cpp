@@ -8,6 +8,9 @@
 namespace resnet {
 namespace {
 
+typedef int32_t Places __attribute__((vector_size(64)));
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+
 struct Window {
     int kernel, stride, top, bottom, left, right;
     explicit Window(const Param& p)
@@ -21,11 +24,13 @@ struct Window {
     size_t columns(size_t width) const { return (width + left + right - kernel) / stride + 1; }
 };
 
-// x -> y, and for each value its place in the window (uint8), as row * kernel + column
+// x -> y, and if PLACES for each value its place in the window (uint8), as row * kernel + column
+template <bool PLACES>
 void max_shape(const Shapes& in, const Param& p, Shapes& out) {
     const Window window(p);
     out[0] = {in[0][0], window.rows(in[0][1]), window.columns(in[0][2]), in[0][3]};
-    out[1] = out[0];
+    if (PLACES)
+        out[1] = out[0];
 }
 
 void max_dtype(const std::vector<DType>& inputs, const Param&, std::vector<DType>& outputs) {
@@ -45,49 +50,61 @@ void each_pixel(const Window& w, size_t height, size_t width, size_t row, size_t
         }
 }
 
+// The largest of a window's pixels for channels k to k + n, and where it is: the first of equals.
 template <typename T>
+struct Pixel {
+    const T* values;
+    int32_t place;
+};
+
+template <typename T>
+Floats largest(const std::vector<Pixel<T>>& pixels, size_t k, size_t n, Places& where) {
+    Floats best = Floats{} - std::numeric_limits<float>::infinity();
+    where = Places{};
+    for (const Pixel<T>& pixel : pixels) {
+        const Floats value = load(pixel.values + k, n);
+        const Places larger = value > best;
+        best = larger ? value : best;
+        where = larger ? Places{} + pixel.place : where;
+    }
+    return best;
+}
+
+template <typename T, bool PLACES>
 void max_forward(const Tensors& in, const Param& p, Tensors& out) {
     const Window window(p);
     const Shape from = in[0].shape(), to = out[0].shape();
     const size_t height = from[1], width = from[2], count = from[3];
     const T* x = data<T>(in[0]);
     T* y = data<T>(out[0]);
-    uint8_t* place = data<uint8_t>(out[1]);
+    uint8_t* places = PLACES ? data<uint8_t>(out[1]) : nullptr;
     parallel(to[0] * to[1], [&](size_t begin, size_t end, int) {
-        std::vector<float> best(count);
-        std::vector<int32_t> where(count);
-        for (size_t line = begin; line < end; ++line) {
+        std::vector<Pixel<T>> pixels;
+        for (size_t at = begin * to[2]; at < end * to[2]; ++at) {
+            const size_t line = at / to[2];
             const T* image = x + line / to[1] * height * width * count;
-            for (size_t column = 0; column < to[2]; ++column) {
-                std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
-                std::fill(where.begin(), where.end(), 0);
-                float* best_ = best.data();
-                int32_t* where_ = where.data();
-                each_pixel(
-                        window, height, width, line % to[1], column,
-                        [&](int index, size_t r, size_t c) {
-                            const T* values = image + (r * width + c) * count;
-#pragma omp simd
-                            for (size_t k = 0; k < count; ++k) {
-                                const float value = values[k];
-                                const bool larger = value > best_[k];
-                                best_[k] = larger ? value : best_[k];
-                                where_[k] = larger ? index : where_[k];
-                            }
-                        });
-                const size_t at = (line * to[2] + column) * count;
-                for (size_t k = 0; k < count; ++k) {
-                    y[at + k] = T(best_[k]);
-                    place[at + k] = uint8_t(where_[k]);
+            pixels.clear();
+            each_pixel(
+                    window, height, width, line % to[1], at % to[2],
+                    [&](int place, size_t r, size_t c) {
+                        pixels.push_back({image + (r * width + c) * count, place});
+                    });
+            each_lanes(0, count, [&](size_t k, size_t n) {
+                Places where;
+                store(y + at * count + k, largest(pixels, k, n, where), n);
+                if (PLACES) {
+                    const Bytes bytes = __builtin_convertvector(where, Bytes);
+                    std::memcpy(places + at * count + k, &bytes, n);
                 }
-            }
+            });
         }
     });
 }
 
+template <bool PLACES>
 void compute_max(const Tensors& in, const Param& p, Tensors& out) {
     with_type_of(in[0], [&](auto* t) {
-        max_forward<std::remove_pointer_t<decltype(t)>>(in, p, out);
+        max_forward<std::remove_pointer_t<decltype(t)>, PLACES>(in, p, out);
     });
 }
 
@@ -304,8 +321,10 @@ auto& op_halve = define("Halve", 1, 1, halve_shape, same_dtype, compute_halve);
 auto& op_halve_gradient =
         define("HalveData", 1, 1, map_shape, same_dtype, compute_halve_gradient,
                {"height", "width"});
-auto& op_max = define(
-        "MaxPool", 1, 2, max_shape, max_dtype, compute_max, WINDOW);
+auto& op_max =
+        define("MaxPool", 1, 1, max_shape<false>, same_dtype, compute_max<false>, WINDOW);
+auto& op_max_places =
+        define("MaxPoolPlaces", 1, 2, max_shape<true>, max_dtype, compute_max<true>, WINDOW);
 auto& op_max_gradient =
         define("MaxPoolData", 2, 1, map_shape, same_dtype, compute_max_gradient,
                WINDOW);
