@@ -21,7 +21,7 @@ from official.vision.classification.data.check import Report, check_data  # noqa
 from official.vision.classification.engine import flags  # noqa: E402
 from official.vision.classification.engine.console import Console  # noqa: E402
 from official.vision.classification.engine.files import check_target, write_atomically  # noqa: E402
-from official.vision.classification.zoo.classes import printable  # noqa: E402
+from official.vision.classification.text import printable  # noqa: E402
 
 SHOWN = 20  # classes, and messages of a kind, that are listed one by one
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from .zoo.classes import printable
+from .text import printable
 
 
 class _Formatter(logging.Formatter):

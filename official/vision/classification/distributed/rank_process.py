@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
-from ..zoo.classes import printable
+from ..text import printable
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..distributed.launch import Topology
 from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
-from ..zoo.classes import printable
+from ..text import printable
 from .network import NetworkConfig
 from .schema import Precision
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Protocol
 
 import numpy as np
 
-from ..zoo.classes import printable
+from ..text import printable
 from .console import Console
 from .image_reader import PreparedImage
 from .inference import Guess

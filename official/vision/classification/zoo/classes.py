@@ -4,6 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Tuple
 
+from ..text import printable
+
 _ASSETS = Path(__file__).resolve().parents[3] / "assets"
 
 # A data set's classes in the order of the logits, a line each: the name of its folder, and what it
@@ -46,8 +48,3 @@ def display_names(classes: Optional[Sequence[str]], num_classes: int) -> Tuple[s
         return tuple(f"class_{index}" for index in range(num_classes))
     known = {folder: name for dataset in _FILES for folder, name in class_names(dataset).items()}
     return tuple(known.get(name) or printable(name) for name in classes)
-
-
-def printable(text: str) -> str:
-    """``text`` with its control characters escaped, so that it cannot steer a terminal."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -3,7 +3,7 @@
 from typing import Optional, Union
 from xml.etree.ElementTree import Element, tostring
 
-from ...zoo.classes import printable
+from ...text import printable
 
 Part = Union[Element, str, int, None]
 
