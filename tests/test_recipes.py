@@ -337,7 +337,7 @@ def test_defaults_are_those_of_the_seeds_readme():
 def test_thirty_epochs_for_cifar():
     """What it shares with the paper's recipe, and the rates of its warm-up and of its cosine."""
     ours, paper = load_recipe("resnet20_cifar_30e"), load_recipe("resnet20_cifar_he2015")
-    same = ("arch", "accumulate", "loss", "augment", "preprocess", "precision")
+    same = ("arch", "accumulate", "augment", "preprocess", "precision")
     assert all(getattr(ours, name) == getattr(paper, name) for name in same)
     per_epoch = 50_000 // 32
     rate = functools.partial(learning_rate, steps_per_epoch=per_epoch, epochs=30, total_lr=0.05)
@@ -345,8 +345,10 @@ def test_thirty_epochs_for_cifar():
     rates = [rate(step, schedule=ours.schedule) for step in steps]
     assert ours.total_lr(devices=1) == 0.05
     assert rates == pytest.approx([0, 0.025, 0.05, 0.025, 0], abs=1e-8)
+    assert (ours.loss.type, ours.loss.label_smoothing) == ("softmax", 0.1)
     # He et al. (2018) decay no bias and no norm; a mean of 2,000 updates is 1.3 epochs long
-    assert (ours.optimizer.weight_decay, ours.optimizer.decay_norm) == (1e-4, False)
+    assert ours.optimizer.weight_decay == 2 * paper.optimizer.weight_decay == 2e-4
+    assert (ours.optimizer.decay_norm, ours.optimizer.decay_bias) == (False, False)
     assert (1 / (1 - ours.ema.decay)) / per_epoch == pytest.approx(1.3, abs=0.05)
 
 
