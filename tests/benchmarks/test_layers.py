@@ -2,10 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
+from megengine import Tensor
 
 from benchmarks import summary
-from benchmarks.layers import main, profile
+from benchmarks.layers import Call, Profile, TimedKernels, main, profile, section
 from official.vision.classification.ops.build import KernelsUnavailable, load_kernels
 from official.vision.classification.resnet.complexity import Cost, complexity
 from official.vision.classification.resnet.model import resnet18, resnext50_32x4d
@@ -35,7 +37,20 @@ def test_operations_are_those_of_the_network(arch, mode):
     assert len(found.steps) == len(found.calls) == 2
     seconds = [group.seconds for group in found.by(lambda call: call.name).values()]
     assert seconds == sorted(seconds, reverse=True)
-    assert 0 < sum(seconds) < max(found.steps)
+    assert min(seconds) >= 0 and sum(seconds) > 0
+    updates = [call for call in found.calls[0] if call.name == "Descend"]
+    assert len(updates) == (0 if mode == "inference" else len(list(model.parameters())))
+
+
+def test_waiting_is_no_part_of_a_kernels_time():
+    kernels = load_kernels(threads=1)
+    maps = [Tensor(np.ones((1, 64, 64, 16), np.float32)) for _ in range(2)]
+    for waiting in (0.0, 1e-9, 1e3):
+        timed = TimedKernels(kernels, waiting)
+        (found,) = timed("Add", *maps, relu=0)
+        assert found.numpy().max() == 2
+        (call,) = timed.calls
+        assert (call.seconds == 0) == (waiting == 1e3)
 
 
 def test_page(tmp_path):
@@ -59,3 +74,9 @@ def test_bytes_are_operands_and_results():
     found = profile("resnet18", "training", "fp32", batch=2, size=64, rounds=1)
     (pool,) = [call for call in found.calls[0] if call.name == "MaxPoolPlaces"]
     assert pool.size == 4 * (before + after) + after  # and a byte that says where each maximum was
+
+
+def test_a_kernel_that_takes_no_time_has_no_rate():
+    call = Call("Add", None, 0.0, 0, 64)
+    text = section("none", Profile([1e-3], [[call]]), 100.0)
+    assert "| Add | 1 | 0.0 | 0 % |  |  |  |" in text
