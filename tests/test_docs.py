@@ -206,7 +206,11 @@ def place(tmp_path, weights):
 def published(place, weights, monkeypatch):
     """Downloads come from a server of our own, whose weights nobody has published."""
     monkeypatch.setenv("MGE_HOME", str(place / "cache"))
-    monkeypatch.setattr(load, "fetch", lambda card, *_, **__: weights / f"{card.arch}.pkl")
+
+    def fetch(card, *_, **__):
+        return card.shipped or weights / f"{card.arch}.pkl"
+
+    monkeypatch.setattr(load, "fetch", fetch)
     with Server() as server:
         monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", server.url)
         for arch in ("resnet18", "resnet50"):
