@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def records(run):
 
 
 def test_every_run_has_its_row():
-    linked = re.findall(r"\]\((runs/[\w.-]+)\)", PAGE)
+    linked = re.findall(r"^\| \[.*\]\((runs/[\w.-]+)\)", PAGE, re.MULTILINE)
     assert sorted(linked) == sorted(f"runs/{each.name}" for each in RUNS.iterdir())
 
 
@@ -48,9 +49,34 @@ def test_the_row_says_how_the_run_ended(run):
     assert row[-2:] == expected
 
 
-def test_the_recipe_is_the_one_that_was_run():
+def accuracies(recipe):
+    """How the runs of all seeds with a recipe ended: by their mean weights, or the last ones."""
+    ends = [
+        [each for each in records(run.name) if each.get("event", "epoch") == "epoch"][-1]
+        for run in RUNS.iterdir()
+        if re.fullmatch(rf"{recipe}(_seed\d)?", run.name)
+    ]
+    return [end.get("average_top1") or end.get("val_top1") or end["top1"] for end in ends]
+
+
+def test_means_over_seeds():
+    table = next(table for table in documents.tables("docs/cifar.md") if table[0][0] == "recipe")
+    (_, *head), counts, means, differences = ([*row] for row in table)
+    recipes = [re.search(r"\(runs/([\w.-]+)\)", cell).group(1) for cell in head]
+    values = [accuracies(recipe) for recipe in recipes]
+    assert counts[1:] == [str(len(each)) for each in values]
+    for cell, found in zip(means[1:], values):
+        deviation = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        assert cell == f"{statistics.mean(found):.2f}{deviation}"
+    peer = statistics.mean(values[0])
+    told = [f"{statistics.mean(each) - peer:+.2f}" for each in values[1:]]
+    assert differences[2:] == told
+
+
+@pytest.mark.parametrize("run", ["resnet20_cifar_30e", "resnet20_cifar_30e_seed1"])
+def test_the_recipe_is_the_one_that_was_run(run):
     """But for the precision, which --precision has changed."""
-    run = load_recipe(str(RUNS / "resnet20_cifar_30e" / "recipe.yaml"))
+    run = load_recipe(str(RUNS / run / "recipe.yaml"))
     assert run.precision == "bf16"
     assert run.model_copy(update={"precision": "fp32"}) == load_recipe("resnet20_cifar_30e")
 
