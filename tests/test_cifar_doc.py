@@ -22,9 +22,10 @@ def rows():
     return {row[0]: row[1:] for table in documents.tables("docs/cifar.md") for row in table}
 
 
-def records(run):
+def end(run):
+    """What its last epoch recorded; PyTorch's records are of epochs only."""
     lines = (RUNS / run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return [each for each in map(json.loads, lines) if each.get("event", "epoch") == "epoch"][-1]
 
 
 def test_every_run_has_its_row():
@@ -35,7 +36,7 @@ def test_every_run_has_its_row():
 @pytest.mark.parametrize("run", sorted(each.name for each in RUNS.iterdir()))
 def test_the_row_says_how_the_run_ended(run):
     (row,) = (cells for name, cells in rows().items() if f"](runs/{run})" in name)
-    last = [each for each in records(run) if each.get("event", "epoch") == "epoch"][-1]
+    last = end(run)
     assert last["epoch"] == 30
     if "right" in last:  # PyTorch's
         expected = [f"{last['right']:,}", "–"]
@@ -51,12 +52,10 @@ def test_the_row_says_how_the_run_ended(run):
 
 def accuracies(recipe):
     """How the runs of all seeds with a recipe ended: by their mean weights, or the last ones."""
-    ends = [
-        [each for each in records(run.name) if each.get("event", "epoch") == "epoch"][-1]
-        for run in RUNS.iterdir()
-        if re.fullmatch(rf"{recipe}(_seed\d)?", run.name)
+    runs = [run.name for run in RUNS.iterdir() if re.fullmatch(rf"{recipe}(_seed\d)?", run.name)]
+    return [
+        last.get("average_top1") or last.get("val_top1") or last["top1"] for last in map(end, runs)
     ]
-    return [end.get("average_top1") or end.get("val_top1") or end["top1"] for end in ends]
 
 
 def test_means_over_seeds():

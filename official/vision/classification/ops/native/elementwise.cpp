@@ -1,7 +1,5 @@
 // Sums, and the gradient of a ReLU.
 
-#include <algorithm>
-
 #include "lanes.h"
 
 namespace resnet {
@@ -10,15 +8,6 @@ namespace {
 void first_shape(const Shapes& in, const Param&, Shapes& out) {
     require(in[0] == in.back(), "maps of one shape expected");
     out[0] = in[0];
-}
-
-// Call f(index, n) for the elements of the tensor, sixteen at a time.
-template <typename F>
-void each_element(const Tensor& tensor, F f) {
-    const size_t size = tensor.size();
-    parallel((size + LANES - 1) / LANES, [=](size_t begin, size_t end, int) {
-        each_lanes(begin * LANES, std::min(end * LANES, size), f);
-    });
 }
 
 void add(const Tensors& in, const Param& p, Tensors& out) {

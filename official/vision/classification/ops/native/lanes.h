@@ -1,6 +1,8 @@
 // Sixteen floats at a time, by GCC's vector extensions: for each processor what it has.
 #pragma once
 
+#include <algorithm>
+
 #include "common.h"
 
 namespace resnet {
@@ -45,6 +47,16 @@ inline __attribute__((always_inline)) void each_lanes(size_t begin, size_t end, 
         f(index, LANES);
     if (index < end)
         f(index, end - index);
+}
+
+// Call f(index, n) for all elements of the tensor, by `each_lanes`, on all threads.
+template <typename F>
+void each_element(const Tensor& tensor, F f) {
+    constexpr size_t PART = 4096;  // what is smaller is not worth a second thread
+    const size_t size = tensor.size();
+    parallel((size + PART - 1) / PART, [=](size_t begin, size_t end, int) {
+        each_lanes(begin * PART, std::min(end * PART, size), f);
+    });
 }
 
 // `values > 0 ? values : 0`, where NaN stays NaN.

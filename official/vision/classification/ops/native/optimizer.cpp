@@ -1,23 +1,10 @@
 // What follows a training step's gradients, in one pass over a tensor: the update of stochastic
 // gradient descent with momentum, and that of an average of the weights.
 
-#include <algorithm>
-
 #include "lanes.h"
 
 namespace resnet {
 namespace {
-
-constexpr size_t PART = 4096;  // elements; what is smaller is not worth a second thread
-
-// Call f(index, n) for the elements of the tensor, sixteen at a time.
-template <typename F>
-void each_part(const Tensor& tensor, F f) {
-    const size_t size = tensor.size();
-    parallel((size + PART - 1) / PART, [=](size_t begin, size_t end, int) {
-        each_lanes(begin * PART, std::min(end * PART, size), f);
-    });
-}
 
 // weight, gradient, velocity, (rate, momentum, decay) -> weight, velocity
 void two_like_first(const Shapes& in, const Param&, Shapes& out) {
@@ -32,7 +19,7 @@ void descend(const Tensors& in, const Param& p, Tensors& out) {
     const float *velocity = data<float>(in[2]), *rates = data<float>(in[3]);
     const float rate = rates[0], momentum = rates[1], decay = rates[2];
     float *new_weight = data<float>(out[0]), *new_velocity = data<float>(out[1]);
-    each_part(in[0], [=](size_t i, size_t n) {
+    each_element(in[0], [=](size_t i, size_t n) {
         const Floats w = load(weight + i, n);
         const Floats g = load(gradient + i, n) + decay * w;
         const Floats v = momentum * load(velocity + i, n) + g;
@@ -52,7 +39,7 @@ void lerp(const Tensors& in, const Param&, Tensors& out) {
     const float *start = data<float>(in[0]), *end = data<float>(in[1]);
     const float share = data<float>(in[2])[0];
     float* result = data<float>(out[0]);
-    each_part(in[0], [=](size_t i, size_t n) {
+    each_element(in[0], [=](size_t i, size_t n) {
         const Floats from = load(start + i, n);
         store(result + i, from + share * (load(end + i, n) - from), n);
     });
