@@ -13,7 +13,7 @@ import megengine
 import numpy as np
 from megengine import Tensor
 from megengine.data import DataLoader, SequentialSampler
-from megengine.data.dataset import ImageFolder as StockFolder
+from megengine.data.dataset import ImageDataset as StockFolder
 from megengine.data.transform import (
     Compose,
     RandomHorizontalFlip,
@@ -27,7 +27,7 @@ from megengine.data.transform import (
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import worker  # noqa: E402
-from official.vision.classification.data.dataset import ImageFolder  # noqa: E402
+from official.vision.classification.data.dataset import ImageDataset  # noqa: E402
 from official.vision.classification.data.folder import load_folder  # noqa: E402
 from official.vision.classification.data.loader import Loader  # noqa: E402
 from official.vision.classification.data.normalize import Normalize  # noqa: E402
@@ -77,7 +77,7 @@ def a_pass(batches: Callable[[], Iterator[Any]], images: int) -> worker.Step:
     return step
 
 
-def decoding(folder: ImageFolder) -> worker.Step:
+def decoding(folder: ImageDataset) -> worker.Step:
     """Nothing but what every loader on OpenCV must do: decode the files, which are in memory."""
     files = [np.frombuffer(folder.content(index), np.uint8) for index in range(len(folder))]
 
@@ -87,7 +87,7 @@ def decoding(folder: ImageFolder) -> worker.Step:
     return step
 
 
-def ours(folder: ImageFolder, batch: int, normalised: bool) -> Callable[[], Iterator[Any]]:
+def ours(folder: ImageDataset, batch: int, normalised: bool) -> Callable[[], Iterator[Any]]:
     """uint8 batches, as the loader hands them on; normalised on the device as in training."""
     normalize = Normalize(Preprocess(), cpu_ops(cpu_threads()))
     passes = iter(range(sys.maxsize))

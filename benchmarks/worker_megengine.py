@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import worker  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
-from official.vision.classification.engine.freezing import trainable_parameters  # noqa: E402
-from official.vision.classification.engine.losses import loss_of  # noqa: E402
-from official.vision.classification.engine.optimizers import build_optimizer  # noqa: E402
 from official.vision.classification.engine.schema import Loss, Optimizer  # noqa: E402
 from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
+from official.vision.classification.training.freezing import trainable_parameters  # noqa: E402
+from official.vision.classification.training.losses import loss_of  # noqa: E402
+from official.vision.classification.training.optimizers import build_optimizer  # noqa: E402
 from official.vision.classification.zoo.models import ARCHS  # noqa: E402
 
 
@@ -87,7 +87,7 @@ def inference(model: M.Module, images: Tensor) -> worker.Step:
 
 
 def train(model: M.Module, images: Tensor, labels: Tensor) -> worker.Step:
-    """A step is what engine/update.py does for one batch of the plainest recipe."""
+    """A step is what training/step.py does for one batch of the plainest recipe."""
     model.train()
     section = Optimizer(lr=worker.RATE, momentum=worker.MOMENTUM, weight_decay=worker.WEIGHT_DECAY)
     optimizer = build_optimizer(model, section, worker.RATE)

@@ -27,8 +27,8 @@ from official.vision.classification.data.transforms import TrainTransform  # noq
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
 from official.vision.classification.engine.recipe import load_recipe, override  # noqa: E402
 from official.vision.classification.engine.schema import Recipe  # noqa: E402
-from official.vision.classification.engine.update import Updater  # noqa: E402
 from official.vision.classification.errors import UserError  # noqa: E402
+from official.vision.classification.training.step import Updater  # noqa: E402
 from official.vision.classification.zoo.models import get_model  # noqa: E402
 
 RATE = 1e-4  # of learning: small, so that random labels cannot make the loss overflow

@@ -1,4 +1,4 @@
-"""docs/cifar.md against the records of the runs in docs/runs and the card of the weights."""
+"""docs/cifar.md against the records of the runs in docs/runs and the row of the weights."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from official.vision.classification.engine.recipe import load_recipe
-from official.vision.classification.zoo.cards.own import OWN
+from official.vision.classification.zoo.rows.own import OWN
 from tests import documents
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def test_the_recipe_is_the_one_that_was_run(run):
 
 
 def test_the_card_has_the_pages_numbers():
-    (card,) = OWN
+    (row,) = OWN
     top1, top5 = rows()["10,000 test images, JPEG"]
     counts = [int(cell.split(" ")[0].replace(",", "")) for cell in (top1, top5)]
-    assert [100 * count / TEST_IMAGES for count in counts] == [card.top1, card.top5]
+    assert [100 * count / TEST_IMAGES for count in counts] == [row.top1, row.top5]

@@ -16,7 +16,7 @@ from megengine.hub.hub import _get_megengine_home
 
 from official.vision.classification.errors import UserError
 from official.vision.classification.resnet.model import resnet18, resnet50
-from official.vision.classification.zoo import ARCHS, default_card, load
+from official.vision.classification.zoo import ARCHS, default_row, load
 from tests import documents
 from tests.documents import DOCUMENTS, ROOT
 from tests.scripts import load_script
@@ -207,14 +207,14 @@ def published(place, weights, monkeypatch):
     """Downloads come from a server of our own, whose weights nobody has published."""
     monkeypatch.setenv("MGE_HOME", str(place / "cache"))
 
-    def fetch(card, *_, **__):
-        return card.shipped or weights / f"{card.arch}.pkl"
+    def fetch(row, *_, **__):
+        return row.shipped or weights / f"{row.arch}.pkl"
 
     monkeypatch.setattr(load, "fetch", fetch)
     with Server() as server:
         monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", server.url)
         for arch in ("resnet18", "resnet50"):
-            name = default_card(arch).url.rsplit("/", 1)[1]
+            name = default_row(arch).url.rsplit("/", 1)[1]
             data = (weights / f"{arch}.pkl").read_bytes()
             server.answers[f"/models/weights/{name}"] = whole(data)
         yield

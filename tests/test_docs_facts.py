@@ -13,16 +13,16 @@ from official.vision.classification.engine import recipe as recipes
 from official.vision.classification.engine.schema import Recipe
 from official.vision.classification.errors import UsageError
 from official.vision.classification.preprocess import Preprocess
-from official.vision.classification.zoo import CARDS
-from official.vision.classification.zoo.readers import _READERS
-from official.vision.classification.zoo.readers.torch_pickle import STATE_DICT_ENTRIES
+from official.vision.classification.readers import _READERS
+from official.vision.classification.readers.torch_pickle import STATE_DICT_ENTRIES
+from official.vision.classification.zoo import ROWS
 from tests import documents
 from tests.documents import ROOT
 
 RECIPES, SAFETY, REPRODUCING = (
     f"docs/{name}.md" for name in ("recipes", "weight-safety", "reproducing")
 )
-READERS = "official.vision.classification.zoo.readers"
+READERS = "official.vision.classification.readers"
 
 
 def column_headed(document, *heads):
@@ -127,7 +127,7 @@ def test_every_recipe_that_others_publish_is_in_one_row_of_its_table():
         if "_8x" in name:
             assert patterns[matching[0]] == "8"
     assert all(any(fnmatch(name, pattern) for name in names) for pattern in patterns)
-    assert {card.recipe for card in CARDS if card.recipe} <= names
+    assert {row.recipe for row in ROWS if row.recipe} <= names
 
 
 def test_the_layout_is_that_of_the_checkout():

@@ -3,7 +3,7 @@
 Only what takes long is made smaller: the images, the depth of networks of 50 layers and more, and
 for the steps also the batch and the number of epochs, and with it warm-up and milestones; some dry
 runs are of the whole. Checkpoints, which would be gigabytes, are looked at instead of written;
-``tests/vision/classification/engine`` is about them.
+``tests/vision/classification/training`` is about them.
 """
 
 import json
@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
-from official.vision.classification.engine import trainer
-from official.vision.classification.engine.lamb import LAMB
 from official.vision.classification.engine.recipe import load_recipe, parse_recipe
-from official.vision.classification.engine.trainer import Trainer
 from official.vision.classification.resnet.model import STAGES
+from official.vision.classification.training import trainer
+from official.vision.classification.training.lamb import LAMB
+from official.vision.classification.training.trainer import Trainer
 from tests.scripts import load_script
 
 FOLDER = Path(__file__).resolve().parents[1] / "official" / "recipes"

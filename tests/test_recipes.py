@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from official.vision.classification.engine.recipe import dump_recipe, load_recipe
-from official.vision.classification.engine.schedule import learning_rate
 from official.vision.classification.preprocess import Preprocess
-from official.vision.classification.zoo import CARDS
+from official.vision.classification.training.schedule import learning_rate
+from official.vision.classification.zoo import ROWS
 
 FOLDER = Path(__file__).resolve().parents[1] / "official" / "recipes"
 
@@ -259,7 +259,7 @@ PUBLISHED = {
     for row, arch, sizes, stem, figures, source in FAMILIES
     for size in sizes.split()
 }
-TRAINED_ELSEWHERE = {card.name for card in CARDS if "3rdparty" in card.name}
+TRAINED_ELSEWHERE = {row.name for row in ROWS if "3rdparty" in row.name}
 
 
 def read(name):
@@ -285,7 +285,7 @@ def test_a_file_leaves_nothing_to_defaults(name):
 
 
 def test_there_is_one_for_every_row_that_has_one_of_its_own():
-    rows = {card.name for card in CARDS if card.shipped is None} - TRAINED_ELSEWHERE
+    rows = {row.name for row in ROWS if row.shipped is None} - TRAINED_ELSEWHERE
     assert len(rows) == 7 + 22 + 2
     assert set(PUBLISHED) - rows == {
         f"resnet{depth}_cifar_he2015" for depth in (20, 32, 44, 56, 110)
@@ -294,12 +294,12 @@ def test_there_is_one_for_every_row_that_has_one_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "card", [card for card in CARDS if card.name in PUBLISHED], ids=lambda card: card.name
+    "row", [row for row in ROWS if row.name in PUBLISHED], ids=lambda row: row.name
 )
-def test_a_row_is_tested_as_it_was_trained(card):
-    recipe = read(card.name)
-    assert recipe["arch"] == card.arch
-    assert Preprocess.from_dict(recipe["preprocess"]) == card.preprocess
+def test_a_row_is_tested_as_it_was_trained(row):
+    recipe = read(row.name)
+    assert recipe["arch"] == row.arch
+    assert Preprocess.from_dict(recipe["preprocess"]) == row.preprocess
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if "_8x" in name])
@@ -358,5 +358,5 @@ def test_no_file_is_without_a_test():
 
 
 def test_the_cards_name_them():
-    for card in CARDS:
-        assert card.recipe == (None if card.name in TRAINED_ELSEWHERE else card.name)
+    for row in ROWS:
+        assert row.recipe == (None if row.name in TRAINED_ELSEWHERE else row.name)

@@ -6,10 +6,10 @@ from pathlib import Path
 import megengine as mge
 import pytest
 
-from official.vision.classification.engine.network import NetworkConfig
 from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.resnet.model import resnet18
+from official.vision.classification.zoo.trained import NetworkConfig
 from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,10 +18,10 @@ from typing import Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from official.vision.classification.engine import flags  # noqa: E402
-from official.vision.classification.engine.convert import ConvertConfig, convert  # noqa: E402
 from official.vision.classification.engine.device import use_device  # noqa: E402
-from official.vision.classification.engine.network import NetworkConfig  # noqa: E402
+from official.vision.classification.export.convert import ConvertConfig, convert  # noqa: E402
 from official.vision.classification.preprocess import parse_preprocess  # noqa: E402
+from official.vision.classification.zoo.trained import NetworkConfig  # noqa: E402
 
 
 def parser() -> flags.Parser:

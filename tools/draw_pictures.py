@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the pictures of docs/networks.md anew from the networks and the cards in official/.
+"""Draw the pictures of docs/networks.md anew from the networks and the rows in official/.
 
     python tools/draw_pictures.py
 

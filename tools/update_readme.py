@@ -1,4 +1,4 @@
-"""Write the tables of README.md and README.zh.md anew from the networks and the cards in official/.
+"""Write the tables of README.md and README.zh.md anew from the networks and the rows in official/.
 
     python tools/update_readme.py
 
@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from official.vision.classification.engine.device import use_device  # noqa: E402
 from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
-from official.vision.classification.zoo import ARCHS, CARDS, Card  # noqa: E402
+from official.vision.classification.zoo import ARCHS, ROWS, Row  # noqa: E402
 from official.vision.classification.zoo.models import image_size  # noqa: E402
 
 
@@ -27,7 +27,7 @@ class Language:
 
     Args:
         networks, weights: the names of the columns.
-        notes: translations of the cards' notes; empty for the language that the cards have.
+        notes: translations of the rows' notes; empty for the language that the rows have.
     """
 
     networks: str
@@ -92,15 +92,15 @@ def networks(language: Language) -> Iterator[str]:
 
 def weights(language: Language) -> Iterator[str]:
     """Every published row, what it is worth and where it is from."""
-    notes = list(dict.fromkeys(card.note for card in CARDS if card.note))
+    notes = list(dict.fromkeys(row.note for row in ROWS if row.note))
     yield f"| {language.weights} |"
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
-    for card in CARDS:
-        mark = f" [{notes.index(card.note) + 1}]" if card.note else ""
+    for row in ROWS:
+        mark = f" [{notes.index(row.note) + 1}]" if row.note else ""
         yield (
-            f"| [`{card.name}`]({card.url}){mark} | `{card.arch}` | {card.dataset} | "
-            f"{card.params / 1e6:.2f} | {card.macs / 1e9:.3g} | {card.preprocess.crop} | "
-            f"{_percent(card)} | {card.source} |"
+            f"| [`{row.name}`]({row.url}){mark} | `{row.arch}` | {row.dataset} | "
+            f"{row.params / 1e6:.2f} | {row.macs / 1e9:.3g} | {row.preprocess.crop} | "
+            f"{_percent(row)} | {row.source} |"
         )
     yield ""
     for number, note in enumerate(notes, 1):
@@ -113,8 +113,8 @@ def _cost(arch: str) -> Cost:
     return complexity(ARCHS[arch](), image_size(arch))
 
 
-def _percent(card: Card) -> str:
-    return f"{_number(card.top1)} | {_number(card.top5)}"
+def _percent(row: Row) -> str:
+    return f"{_number(row.top1)} | {_number(row.top5)}"
 
 
 def _number(value: Optional[float]) -> str:
@@ -130,7 +130,7 @@ def with_tables(readme: str, language: Language) -> str:
 
     Raises:
         ValueError: when a table's marks are not there once.
-        KeyError: for a card's note that the language has no translation of.
+        KeyError: for a row's note that the language has no translation of.
     """
     for name, table in TABLES.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from official.vision.classification.engine.network import NetworkConfig, open_network
 from official.vision.classification.zoo import get_model
-from official.vision.classification.zoo.cards import BY_NAME
 from official.vision.classification.zoo.load import load_weights
-from tests.vision.classification.zoo.readers import handmade
+from official.vision.classification.zoo.rows import BY_NAME
+from official.vision.classification.zoo.trained import NetworkConfig, open_network
+from tests.vision.classification.readers import handmade
 
 ROW = "resnet18_8xb16_cifar10"
 
@@ -151,8 +151,8 @@ def test_a_name_that_is_left_out_cannot_steer_the_terminal(state, script, tmp_pa
 
 def test_a_wrong_copy_does_not_pass_the_verification(mmpretrain, monkeypatch, tmp_path):
     """The result is read again: what the disk has is what counts."""
-    from official.vision.classification.engine import convert as module
     from official.vision.classification.errors import WeightsError
+    from official.vision.classification.export import convert as module
 
     def write_damaged(path, data):
         path.write_bytes(data[:-4] + b"\0\0\0\0")
@@ -169,8 +169,8 @@ def checkpoint(tmp_path):
     """One of a run with ``ema``, whose averages are half of the weights."""
     from megengine.optimizer import SGD
 
-    from official.vision.classification.engine.checkpoint import Progress, save_checkpoint
-    from official.vision.classification.engine.ema import ExponentialAverage
+    from official.vision.classification.training.checkpoint import Progress, save_checkpoint
+    from official.vision.classification.training.ema import ExponentialAverage
 
     model = get_model("resnet20_cifar", num_classes=10)
     average = ExponentialAverage(model, 0.9)

@@ -1,4 +1,4 @@
-"""The pictures in docs/ show the networks and cards as they are, and as the papers have them."""
+"""The pictures in docs/ show the networks and rows as they are, and as the papers have them."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from official.vision.classification.resnet import model
-from official.vision.classification.zoo import ARCHS, CARDS
+from official.vision.classification.zoo import ARCHS, ROWS
 from tests.scripts import load_script
 
 from .pictures.svg import PIXEL, SVG, marks, overlap, texts
@@ -230,18 +230,18 @@ def test_marks_are_where_the_cards_say():
             if size not in ("parameters", "multiply-adds"):
                 continue
             (use,) = group.iter(f"{SVG}use")
-            (card,) = (card for card in CARDS if card.name == name)
-            truth = card.params / 1e6 if size == "parameters" else card.macs / 1e9
+            (row,) = (row for row in ROWS if row.name == name)
+            truth = row.params / 1e6 if size == "parameters" else row.macs / 1e9
             found = np.exp(np.polyval(to_size, float(use.attrib["x"])))
             assert found == pytest.approx(truth, rel=2e-3), (size, name)
             top1 = np.polyval(to_accuracy, float(use.attrib["y"]))
-            assert top1 == pytest.approx(card.top1, abs=5e-3), name
+            assert top1 == pytest.approx(row.top1, abs=5e-3), name
             seen.append((size, name))
     wanted = [
-        (size, card.name)
+        (size, row.name)
         for size in ("parameters", "multiply-adds")
-        for card in CARDS
-        if card.top1 is not None and card.dataset in ("ImageNet-1k", "CIFAR-10")
+        for row in ROWS
+        if row.top1 is not None and row.dataset in ("ImageNet-1k", "CIFAR-10")
     ]
     assert sorted(seen) == sorted(wanted)
 
@@ -253,14 +253,14 @@ def test_each_mark_has_its_name_near():
     """In its colour, which is its publisher's."""
     path = PICTURES / "accuracy.svg"
     found = texts(path)
-    cards = {card.name: card for card in CARDS}
+    rows = {row.name: row for row in ROWS}
     for mark, place in marks(path).items():
-        card = cards[mark.partition(".")[2]]
+        row = rows[mark.partition(".")[2]]
         x, y = (value / PIXEL for value in place)
         distances = [
             np.hypot(x - min(max(x, text.left), text.right), y - text.y)
             for text in found
-            if re.match(rf"{card.arch}( |$)", text.words) and text.color == COLORS[card.source]
+            if re.match(rf"{row.arch}( |$)", text.words) and text.color == COLORS[row.source]
         ]
         assert min(distances) < 70, mark
     words = [text.words for text in found]
@@ -284,13 +284,13 @@ def test_the_document_names_every_network_and_row_once_where_it_belongs():
             assert name not in rows
             rows[name] = number
     assert set(ARCHS) <= set(names)
-    cards = {card.name: card for card in CARDS}
-    assert set(cards) == {name for name in rows if not name.endswith("he2015")} - {
+    rows = {row.name: row for row in ROWS}
+    assert set(rows) == {name for name in rows if not name.endswith("he2015")} - {
         "extract_features"
     }
-    for name, card in cards.items():
-        assert names[card.arch] == rows[name], name
-    best = [card.top1 for card in CARDS if card.arch == "resnet50" and card.dataset[:5] == "Image"]
+    for name, row in rows.items():
+        assert names[row.arch] == rows[name], name
+    best = [row.top1 for row in ROWS if row.arch == "resnet50" and row.dataset[:5] == "Image"]
     assert f"between {min(best):.2f} and {max(best):.2f} %" in text
     for picture in re.findall(r"\]\((pictures/[^)]+)\)", text):
         assert (ROOT / "docs" / picture).is_file()

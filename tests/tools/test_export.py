@@ -12,12 +12,12 @@ import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
-from official.vision.classification.engine.evaluator import Result
-from official.vision.classification.engine.network import NetworkConfig, open_network
+from official.vision.classification.engine.evaluation import Result
 from official.vision.classification.errors import UsageError, UserError
 from official.vision.classification.export import export as module
 from official.vision.classification.export.export import ExportConfig, export
 from official.vision.classification.zoo import get_model
+from official.vision.classification.zoo.trained import NetworkConfig, open_network
 from tests import documents
 from tests.conftest import CLASSES, ROOT
 from tests.vision.classification.resnet.reference import randomise_statistics, relative_difference

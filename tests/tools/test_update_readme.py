@@ -4,7 +4,7 @@ from pathlib import Path
 import megengine.module as M
 import pytest
 
-from official.vision.classification.zoo import ARCHS, CARDS
+from official.vision.classification.zoo import ARCHS, ROWS
 from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def test_the_tables_are_what_the_cards_say(module, name):
     networks, weights = (
         [row for row in rows if row.startswith(start)] for start in ("| `", "| [`")
     )
-    assert (len(networks), len(weights)) == (len(ARCHS), len(CARDS))
+    assert (len(networks), len(weights)) == (len(ARCHS), len(ROWS))
 
 
 def test_both_languages_have_the_same_figures_and_notes():

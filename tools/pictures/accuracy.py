@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from official.vision.classification.zoo import CARDS, Card
+from official.vision.classification.zoo import ROWS, Row
 
 from . import style
 from .labels import Box, place_labels, text_width
@@ -24,11 +24,11 @@ MARKS: Dict[str, Tuple[str, str, int]] = {
 
 
 class Panel(NamedTuple):
-    """Axes for the cards of a data set: accuracy over a size, which has a logarithmic scale.
+    """Axes for the rows of a data set: accuracy over a size, which has a logarithmic scale.
 
     Args:
         top1: the ends of the accuracy's axis in per cent.
-        size, of: the size's name, and a card's size in its unit.
+        size, of: the size's name, and a row's size in its unit.
         place: left, top, width and height in pixels.
         limits: the ends of the size's axis.
     """
@@ -36,19 +36,19 @@ class Panel(NamedTuple):
     dataset: str
     top1: Tuple[float, float]
     size: str
-    of: Callable[[Card], float]
+    of: Callable[[Row], float]
     place: Tuple[int, int, int, int]
     limits: Tuple[float, float]
 
 
-def parameters(card: Card) -> float:
+def parameters(row: Row) -> float:
     """In millions."""
-    return card.params / 1e6
+    return row.params / 1e6
 
 
-def multiply_adds(card: Card) -> float:
+def multiply_adds(row: Row) -> float:
     """In billions."""
-    return card.macs / 1e9
+    return row.macs / 1e9
 
 
 PARAMS, MACS = "parameters (millions)", "multiply-adds (billions)"
@@ -64,7 +64,7 @@ PANELS = (
 
 
 def draw_accuracy() -> Figure:
-    """Top-1 accuracy of every card that has one, against parameters and multiply-adds."""
+    """Top-1 accuracy of every row that has one, against parameters and multiply-adds."""
     figure = style.new_figure(HEIGHT)
     for panel in PANELS:
         _draw_panel(figure, panel)
@@ -77,27 +77,27 @@ def draw_accuracy() -> Figure:
     return figure
 
 
-def shown(dataset: str) -> List[Card]:
-    """The cards of a data set that have an accuracy."""
-    return [card for card in CARDS if card.dataset == dataset and card.top1 is not None]
+def shown(dataset: str) -> List[Row]:
+    """The rows of a data set that have an accuracy."""
+    return [row for row in ROWS if row.dataset == dataset and row.top1 is not None]
 
 
-def name(card: Card) -> str:
+def name(row: Row) -> str:
     """The network, and what its training differs by from the publisher's usual one."""
-    recipe = "_".join(card.name.split("_")[1:-1]) if card.name != card.arch else ""
+    recipe = "_".join(row.name.split("_")[1:-1]) if row.name != row.arch else ""
     usual = r"\d+xb\d+-?|-?\d+e$|naiveaug|fbaug|32x4d|32x8d|3rdparty-?|_"
-    return f"{card.arch} {re.sub(usual, '', recipe)}".strip()
+    return f"{row.arch} {re.sub(usual, '', recipe)}".strip()
 
 
 def footnotes() -> List[str]:
     """The rows that no panel has."""
     drawn = {panel.dataset for panel in PANELS}
     single = [
-        f"{card.dataset}: {card.arch} {card.top1:.2f}"
-        for card in CARDS
-        if card.dataset not in drawn and card.top1 is not None
+        f"{row.dataset}: {row.arch} {row.top1:.2f}"
+        for row in ROWS
+        if row.dataset not in drawn and row.top1 is not None
     ]
-    unknown = [card.arch for card in CARDS if card.top1 is None]
+    unknown = [row.arch for row in ROWS if row.top1 is None]
     return [f"Single rows: {'; '.join(single)}. Accuracy not published: {', '.join(unknown)}."]
 
 
@@ -115,35 +115,35 @@ def _draw_panel(figure: Figure, panel: Panel) -> None:
     axes.grid(color=style.RULE, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    cards = shown(panel.dataset)
-    for card in cards:
-        color, marker, pixels = MARKS[card.source]
+    rows = shown(panel.dataset)
+    for row in rows:
+        color, marker, pixels = MARKS[row.source]
         axes.plot(
-            [panel.of(card)],
-            [card.top1],
+            [panel.of(row)],
+            [row.top1],
             marker,
             color=color,
             markersize=pixels * style.POINTS,
             markeredgecolor="white",
             markeredgewidth=0.5,
-            gid=f"{panel.size.split()[0]}.{card.name}",
+            gid=f"{panel.size.split()[0]}.{row.name}",
         )
-    _draw_names(axes, panel, cards)
+    _draw_names(axes, panel, rows)
 
 
-def _draw_names(axes: Axes, panel: Panel, cards: Sequence[Card]) -> None:
+def _draw_names(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
     _, _, width, height = panel.place
     to_axes = axes.transData + axes.transAxes.inverted()
-    points = [to_axes.transform((panel.of(card), card.top1)) * (width, height) for card in cards]
-    widths = [text_width(name(card), LETTERS) / style.POINTS for card in cards]
+    points = [to_axes.transform((panel.of(row), row.top1)) * (width, height) for row in rows]
+    widths = [text_width(name(row), LETTERS) / style.POINTS for row in rows]
     labels = place_labels([tuple(point) for point in points], widths, Box(2, 2, width, height))
-    for card, (x, y), label in zip(cards, points, labels):
+    for row, (x, y), label in zip(rows, points, labels):
         axes.text(
             label.box.left / width,
             (label.box.bottom + label.box.top) / 2 / height,
-            name(card),
+            name(row),
             size=LETTERS,
-            color=MARKS[card.source][0],
+            color=MARKS[row.source][0],
             va="center_baseline",
             transform=axes.transAxes,
         )

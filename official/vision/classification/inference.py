@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from .engine import flags
-from .engine.predictor import PredictConfig, predict
+from .prediction.predictor import PredictConfig, predict
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "assets" / "example.jpg"
 

@@ -15,7 +15,7 @@ import sys
 from typing import Optional, Sequence
 
 from .engine import flags
-from .engine.tester import TestConfig, test
+from .testing.tester import TestConfig, test
 
 
 def parser() -> flags.Parser:

@@ -15,13 +15,13 @@ import sys
 from typing import Optional, Sequence
 
 from .engine import flags
-from .engine.dry_run import dry_run
-from .engine.network import DEFAULT_ARCH
 from .engine.recipe import Recipe, load_recipe, override, parse_set
-from .engine.trainer import TrainConfig, train
 from .preprocess import parse_preprocess
-from .zoo.cards import BY_NAME
+from .training.dry_run import dry_run
+from .training.trainer import TrainConfig, train
 from .zoo.models import arch_of, image_size
+from .zoo.rows import BY_NAME
+from .zoo.trained import DEFAULT_ARCH
 
 
 def parser() -> flags.Parser:
@@ -151,9 +151,9 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
 def _usual_recipe(name: Optional[str]) -> str:
     """The recipe for a network or row that none is named for."""
-    card = BY_NAME.get(name or "")
-    if card is not None and card.recipe:
-        return card.recipe
+    row = BY_NAME.get(name or "")
+    if row is not None and row.recipe:
+        return row.recipe
     arch = arch_of(name or DEFAULT_ARCH)
     if image_size(arch) == 32:
         return "resnet20_cifar_30e"

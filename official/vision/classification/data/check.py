@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError
-from .dataset import ImageFolder, some
+from .dataset import ImageDataset, some
 from .folder import load_split, passed_over
 
 _CHUNK = 32  # images that a thread takes at a time
@@ -49,7 +49,7 @@ def check_data(data: str, splits: Sequence[str], workers: int, progress: Progres
         progress: called with a split, how many images of it have been read, and of how many.
     """
     report = Report()
-    folders: Dict[str, ImageFolder] = {}
+    folders: Dict[str, ImageDataset] = {}
     for split in splits:
         try:
             folders[split] = load_split(data, split)
@@ -68,7 +68,7 @@ def check_data(data: str, splits: Sequence[str], workers: int, progress: Progres
     return report
 
 
-def _align_classes(folders: Dict[str, ImageFolder], report: Report) -> None:
+def _align_classes(folders: Dict[str, ImageDataset], report: Report) -> None:
     """Give both splits the classes of the first, as training does."""
     train, val = folders.values()
     try:
@@ -77,7 +77,7 @@ def _align_classes(folders: Dict[str, ImageFolder], report: Report) -> None:
         report.problems.append(str(error))
 
 
-def _note_gaps(split: str, folder: ImageFolder, report: Report) -> None:
+def _note_gaps(split: str, folder: ImageDataset, report: Report) -> None:
     empty = [name for name, count in report.counts[split].items() if not count]
     if empty:
         report.warnings.append(
@@ -91,7 +91,7 @@ def _note_gaps(split: str, folder: ImageFolder, report: Report) -> None:
 
 
 def _read_all(
-    split: str, folder: ImageFolder, workers: int, progress: Progress, report: Report
+    split: str, folder: ImageDataset, workers: int, progress: Progress, report: Report
 ) -> List[bytes]:
     """Note what cannot be read; return a digest of each image's content, or nothing for those."""
     cv2.setNumThreads(0)  # one thread per image, as in training
@@ -109,7 +109,7 @@ def _read_all(
     return digests
 
 
-def _examine(folder: ImageFolder, index: int) -> Tuple[bytes, str]:
+def _examine(folder: ImageDataset, index: int) -> Tuple[bytes, str]:
     """A digest of the image's content, or why it cannot be read."""
     try:
         folder.read(index)
@@ -121,7 +121,7 @@ def _examine(folder: ImageFolder, index: int) -> Tuple[bytes, str]:
 
 
 def _find_copies(
-    folders: Sequence[ImageFolder], digests: Sequence[Sequence[bytes]], report: Report
+    folders: Sequence[ImageDataset], digests: Sequence[Sequence[bytes]], report: Report
 ) -> None:
     train, val = folders
     known = {digest: path for digest, path in zip(digests[0], train.paths) if digest}

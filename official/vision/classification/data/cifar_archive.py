@@ -14,10 +14,10 @@ from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 import numpy as np
 
 from ..errors import DataError
-from ..zoo.readers import pickle_data
-from ..zoo.readers.megengine_pickle import NUMPY_NAMES, Array
-from .dataset import ImageFolder
-from .tar_file import read_files
+from ..readers import pickle_data
+from ..readers.megengine_pickle import NUMPY_NAMES, Array
+from ..readers.tar_file import read_files
+from .dataset import ImageDataset
 
 EDGE = 32  # pixels
 MAX_BYTES = 1 << 28  # of one pickle; CIFAR-100's training images have 155 MB
@@ -84,7 +84,7 @@ _ALL = (_CIFAR10, _CIFAR100)
 
 
 @dataclass(frozen=True)
-class CifarArchive(ImageFolder):
+class CifarArchive(ImageDataset):
     """Images that are held in memory; ``paths`` name the pickle and the row of each."""
 
     pixels: np.ndarray  # (N, 32, 32, 3) uint8, BGR

@@ -12,8 +12,8 @@ from typing import Iterator, List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from ..errors import DataError
-from .dataset import ImageFolder, some
-from .text_file import read_lines
+from ..readers.text_file import read_lines
+from .dataset import ImageDataset, some
 
 _COLUMNS = ("path", "label", "split")
 _SPLITS = ("train", "val", "test")
@@ -35,7 +35,7 @@ def matches(folder: Path) -> bool:
     return any((folder / f"{name}.csv").is_file() for name in _SPLITS)
 
 
-def load(path: Path, splits: Sequence[str]) -> ImageFolder:
+def load(path: Path, splits: Sequence[str]) -> ImageDataset:
     """The images of a split in the order of the list.
 
     Classes are the labels of all splits of the list in sorted order, by value if all of them are
@@ -69,11 +69,11 @@ def load(path: Path, splits: Sequence[str]) -> ImageFolder:
     return _folder(path, rows, rows)
 
 
-def _folder(path: Path, rows: Sequence[_Row], chosen: Sequence[_Row]) -> ImageFolder:
+def _folder(path: Path, rows: Sequence[_Row], chosen: Sequence[_Row]) -> ImageDataset:
     classes = _classes(rows)
     index = {name: position for position, name in enumerate(classes)}
     root = path.parent
-    return ImageFolder(
+    return ImageDataset(
         path,
         classes,
         tuple(row.path if row.path[0] == "/" else f"{root}/{row.path}" for row in chosen),

@@ -15,8 +15,8 @@ from typing import Dict, Sequence
 import numpy as np
 
 from ..errors import DataError
-from .dataset import ImageFolder
-from .text_file import read_lines
+from ..readers.text_file import read_lines
+from .dataset import ImageDataset
 
 _CLASSES, _IMAGES = "classes.txt", "images.txt"
 _LABELS, _SPLIT = "image_class_labels.txt", "train_test_split.txt"
@@ -27,7 +27,7 @@ def matches(folder: Path) -> bool:
     return (folder / _LABELS).is_file() or (folder / _SPLIT).is_file()
 
 
-def load(folder: Path, splits: Sequence[str]) -> ImageFolder:
+def load(folder: Path, splits: Sequence[str]) -> ImageDataset:
     """The images of a split in the order of ``images.txt``; classes in that of their numbers.
 
     Args:
@@ -46,7 +46,7 @@ def load(folder: Path, splits: Sequence[str]) -> ImageFolder:
     chosen = [number for number in images if is_train[number] == ("train" in splits)]
     if not chosen:
         raise DataError(f"{folder / _SPLIT}: has no image for {splits[-1]}")
-    return ImageFolder(
+    return ImageDataset(
         folder,
         tuple(classes[number] for number in sorted(classes)),
         tuple(f"{folder}/images/{images[number]}" for number in chosen),

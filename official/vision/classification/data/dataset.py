@@ -11,7 +11,7 @@ from .image import read_image
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageDataset:
     """Image paths with their labels; a label is an index into ``classes``.
 
     A data set whose images are no files of their own says in ``paths`` where each one is found,
@@ -42,7 +42,7 @@ class ImageFolder:
         """
         return Path(self.paths[index]).read_bytes()
 
-    def relabel(self, classes: Sequence[str]) -> "ImageFolder":
+    def relabel(self, classes: Sequence[str]) -> "ImageDataset":
         """The same images with labels that index ``classes`` instead, matched by name.
 
         Raises:

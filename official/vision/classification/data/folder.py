@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from . import cifar_archive, csv_list, cub
-from .dataset import ImageFolder
+from .dataset import ImageDataset
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = {"train": ("train",), "val": ("val", "test")}  # names tried for each split
@@ -16,7 +16,7 @@ SPLITS = {"train": ("train",), "val": ("val", "test")}  # names tried for each s
 _FOLDER_KINDS = (cifar_archive, cub, csv_list)
 
 
-def load_split(root: Union[str, Path], split: str) -> ImageFolder:
+def load_split(root: Union[str, Path], split: str) -> ImageDataset:
     """The ``train`` or ``val`` images of a data set; ``test`` serves where there is no ``val``.
 
     ``root`` is known by what it holds, in this order:
@@ -51,7 +51,7 @@ def load_split(root: Union[str, Path], split: str) -> ImageFolder:
     )
 
 
-def load_folder(root: Union[str, Path]) -> ImageFolder:
+def load_folder(root: Union[str, Path]) -> ImageDataset:
     """Classes are the sub-folders of ``root`` in sorted order, as in ImageNet.
 
     Raises:
@@ -72,10 +72,10 @@ def load_folder(root: Union[str, Path]) -> ImageFolder:
             raise DataError(f"{root / name}: no images; remove the folder or fill it")
         paths += found
         labels += [label] * len(found)
-    return ImageFolder(root, tuple(classes), tuple(paths), np.array(labels, np.int32))
+    return ImageDataset(root, tuple(classes), tuple(paths), np.array(labels, np.int32))
 
 
-def passed_over(folder: ImageFolder) -> List[str]:
+def passed_over(folder: ImageDataset) -> List[str]:
     """Files in the class folders of ``load_folder`` that are not taken for images, by their names.
 
     Hidden ones are left out, and so is a data set of another kind: there is nothing to tell.

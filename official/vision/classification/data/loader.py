@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError
-from .dataset import ImageFolder
+from .dataset import ImageDataset
 from .sampler import BatchIndices, sample_generator
 from .transforms import to_network_layout
 
@@ -50,7 +50,7 @@ class Loader:
 
     def __init__(
         self,
-        folder: ImageFolder,
+        folder: ImageDataset,
         transform: Transform,
         order: str,
         batches: Iterable[BatchIndices],

@@ -13,8 +13,8 @@ import tempfile
 from typing import Any, BinaryIO, Callable, Dict, List, Union
 
 from .heartbeat import Heartbeats
-from .meeting import Guest, Host
 from .rank import Assignment
+from .rendezvous import Guest, Host
 from .supervisor import RankProcess, Supervisor
 from .topology import Topology
 

@@ -10,8 +10,8 @@ from typing import Callable, Dict, List, Optional, Union
 from .. import errors
 from ..errors import UserError
 from .heartbeat import Heartbeats
-from .meeting import CALL_EVERY, Guest, Host
 from .rank_process import Failure, RankProcess
+from .rendezvous import CALL_EVERY, Guest, Host
 from .topology import Topology
 
 _TICK = 0.1  # seconds between two looks at what no pipe tells

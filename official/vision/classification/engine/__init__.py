@@ -1,1 +1,1 @@
-"""How a network is trained, tested and asked."""
+"""What training, testing, prediction and export share: recipes, flags, the device, the console."""

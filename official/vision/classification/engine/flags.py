@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
 from ..text import printable
-from .network import NetworkConfig
+from ..zoo.trained import NetworkConfig
 from .schema import Precision
 
 DEFAULT_DATA = "/data/datasets/imagenet"

@@ -8,9 +8,9 @@ import numpy as np
 
 from ..data.normalize import Normalize
 from ..engine.device import cpu_threads
-from ..engine.network import Network
 from ..errors import UserError
 from ..ops.plain import PlainOps
+from ..zoo.trained import Network
 from .description import INPUT, OUTPUT, input_shape
 from .folding import computing_by
 

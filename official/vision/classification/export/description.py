@@ -3,8 +3,8 @@
 import json
 from typing import Tuple
 
-from ..engine.network import Network
 from ..zoo.models import image_size
+from ..zoo.trained import Network
 
 INPUT, OUTPUT = "images", "logits"
 

@@ -8,15 +8,15 @@ from typing import Tuple
 
 import numpy as np
 
-from ..data.dataset import ImageFolder
+from ..data.dataset import ImageDataset
 from ..engine.console import Console
-from ..engine.evaluator import Result
+from ..engine.evaluation import Result
 from ..engine.files import check_target, write_atomically
-from ..engine.network import DEFAULT_ARCH, Network, NetworkConfig, open_network
 from ..errors import UsageError
 from ..preprocess import Preprocess
-from ..zoo.cards import BY_NAME, default_card
 from ..zoo.models import ARCHS, arch_of, image_size
+from ..zoo.rows import BY_NAME, default_row
+from ..zoo.trained import DEFAULT_ARCH, Network, NetworkConfig, open_network
 from .check import BATCHES, Runner, check, mge_runner, onnx_runner, runtime
 from .description import describe, input_shape
 from .images import Images, accuracy, calibration_images, load_both
@@ -98,15 +98,15 @@ def _untrained(config: NetworkConfig) -> Network:
     """A network as it is before training, for what depends on its form only, such as speed."""
     name = config.arch or DEFAULT_ARCH
     arch = arch_of(name)
-    card = BY_NAME.get(name) or default_card(arch)
+    row = BY_NAME.get(name) or default_row(arch)
     size = image_size(arch)
     usual = Preprocess() if Preprocess().crop == size else Preprocess(resize=size, crop=size)
-    classes = {"num_classes": card.num_classes} if card else {}
+    classes = {"num_classes": row.num_classes} if row else {}
     if config.num_classes is not None:
         classes = {"num_classes": config.num_classes}
     model = ARCHS[arch](**classes)
     model.eval()
-    preprocess = (card.preprocess if card else usual).override(config.preprocess or {})
+    preprocess = (row.preprocess if row else usual).override(config.preprocess or {})
     return Network(model, arch, model.fc.out_features, None, True, preprocess)
 
 
@@ -132,7 +132,7 @@ def _check(out: Path, network: Network, run: Runner, console: Console) -> None:
 def _in_int8(
     config: ExportConfig,
     network: Network,
-    folders: Tuple[ImageFolder, ImageFolder],
+    folders: Tuple[ImageDataset, ImageDataset],
     data: bytes,
     console: Console,
 ) -> bytes:

@@ -5,15 +5,15 @@ from typing import Callable, Iterator, List, Tuple
 
 import numpy as np
 
-from ..data.dataset import ImageFolder
+from ..data.dataset import ImageDataset
 from ..data.folder import load_split
 from ..data.loader import Batch, Loader
 from ..data.normalize import Normalize
 from ..data.sampler import BatchIndices, eval_batches
 from ..data.transforms import EvalTransform
-from ..engine.evaluator import Counter, Result
-from ..engine.network import Network
+from ..engine.evaluation import Counter, Result
 from ..errors import DataError, UserError
+from ..zoo.trained import Network
 from .check import Runner
 from .description import input_shape
 
@@ -30,7 +30,7 @@ class Images:
     workers: int
 
     def batches(
-        self, folder: ImageFolder, batches: Iterator[BatchIndices]
+        self, folder: ImageDataset, batches: Iterator[BatchIndices]
     ) -> Iterator[Tuple[np.ndarray, Batch]]:
         """``(N, 3, H, W)`` float32 images, and the batch that they are of.
 
@@ -51,7 +51,7 @@ class Images:
 
 
 def calibration_images(
-    images: Images, folder: ImageFolder, count: int, progress: Progress
+    images: Images, folder: ImageDataset, count: int, progress: Progress
 ) -> Iterator[np.ndarray]:
     """Batches of ``count`` images drawn from ``folder`` without repetition, always the same."""
     chosen = np.random.default_rng(0).permutation(len(folder))[:count]
@@ -63,7 +63,7 @@ def calibration_images(
 
 
 def accuracy(
-    images: Images, folder: ImageFolder, runners: Tuple[Runner, ...], progress: Progress
+    images: Images, folder: ImageDataset, runners: Tuple[Runner, ...], progress: Progress
 ) -> List[Result]:
     """How many images of ``folder`` each of ``runners`` classifies right.
 
@@ -81,7 +81,7 @@ def accuracy(
     return [counter.result(len(folder)) for counter in counters]
 
 
-def load_both(data: str, network: Network) -> Tuple[ImageFolder, ImageFolder]:
+def load_both(data: str, network: Network) -> Tuple[ImageDataset, ImageDataset]:
     """The ``train`` images of a data set, for calibration, and its ``val`` ones, labelled.
 
     Raises:

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..engine.network import Network
 from ..ops.plain import Padding
 from ..zoo.load import DESCRIPTION
+from ..zoo.trained import Network
 from .description import INPUT, OUTPUT, describe, input_shape
 from .folding import FoldingOps, computing_by
 

@@ -20,7 +20,7 @@ from megengine.hub.hub import _get_megengine_home
 from tqdm import tqdm
 
 from ..errors import DownloadError, WeightsError
-from .cards import Card
+from .rows import Row
 
 MIRROR = "RESNET_WEIGHTS_MIRROR"  # replaces the scheme and host of every URL
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
@@ -30,8 +30,8 @@ _PIECE = 1 << 20
 logger = logging.getLogger(__name__)
 
 
-def fetch(card: Card, check: Callable[[Path], None], max_bytes: int) -> Path:
-    """The card's weight file: the one that comes along, or in the cache, downloaded at first.
+def fetch(row: Row, check: Callable[[Path], None], max_bytes: int) -> Path:
+    """The row's weight file: the one that comes along, or in the cache, downloaded at first.
 
     Args:
         check: raises WeightsError for a file whose content does not fit.
@@ -39,32 +39,32 @@ def fetch(card: Card, check: Callable[[Path], None], max_bytes: int) -> Path:
 
     Raises:
         DownloadError: when it cannot be fetched; nothing is left in the cache.
-        WeightsError: when it is not what the card says; nothing new is left in the cache.
+        WeightsError: when it is not what the row says; nothing new is left in the cache.
     """
-    if card.shipped is not None:
-        return _intact(card, card.shipped)
-    path = cached_path(card.url)
+    if row.shipped is not None:
+        return _intact(row, row.shipped)
+    path = cached_path(row.url)
     try:
         if not (path.exists() and _pin_path(path).exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _fill_cache(path, card, check, max_bytes)
+            _fill_cache(path, row, check, max_bytes)
         _compare_with_pin(path)
     except OSError as error:
         raise DownloadError(
             f"{path}: {_reason(error)}; set MGE_HOME to a folder that can be written, or fetch "
-            f"{card.url} and give its path"
+            f"{row.url} and give its path"
         ) from None
     return path
 
 
-def _intact(card: Card, path: Path) -> Path:
-    way_out = f"fetch {card.url} of this project again"
+def _intact(row: Row, path: Path) -> Path:
+    way_out = f"fetch {row.url} of this project again"
     try:
         sha256 = file_digest(path, "sha256")
     except OSError as error:
         raise WeightsError(f"{path}: {_reason(error)}; {way_out}") from None
-    if sha256 != card.digest_prefix:
-        raise WeightsError(f"{path}: not the weights of {card.name} (sha256 {sha256}); {way_out}")
+    if sha256 != row.digest_prefix:
+        raise WeightsError(f"{path}: not the weights of {row.name} (sha256 {sha256}); {way_out}")
     return path
 
 
@@ -83,19 +83,19 @@ def file_digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def _fill_cache(path: Path, card: Card, check: Callable[[Path], None], max_bytes: int) -> None:
+def _fill_cache(path: Path, row: Row, check: Callable[[Path], None], max_bytes: int) -> None:
     """Put the file and its pin in place, the file last: where it is, it has been checked."""
     with _reserved(path.with_name(path.name + ".part")) as part:
         if not path.exists():
-            _download(card.url, part, max_bytes)
-            _pin(path, _inspect(part, card, check, _mirrored(card.url)))
+            _download(row.url, part, max_bytes)
+            _pin(path, _inspect(part, row, check, _mirrored(row.url)))
             part.replace(path)
         elif not _pin_path(path).exists():  # MegEngine's hub has fetched it
-            _pin(path, _inspect(path, card, check, str(path), "; delete it to download it again"))
+            _pin(path, _inspect(path, row, check, str(path), "; delete it to download it again"))
 
 
 def _inspect(
-    path: Path, card: Card, check: Callable[[Path], None], source: str, way_out: str = ""
+    path: Path, row: Row, check: Callable[[Path], None], source: str, way_out: str = ""
 ) -> str:
     """Look inside; return the file's sha256."""
     try:
@@ -104,28 +104,28 @@ def _inspect(
         reason = str(error)
         if reason.startswith(f"{path}: "):  # of no use: a temporary name
             reason = reason[len(f"{path}: ") :]
-        message = f"{source}: not the weights of {card.name}: {reason}{way_out}"
+        message = f"{source}: not the weights of {row.name}: {reason}{way_out}"
         raise WeightsError(message) from None
     sha256 = file_digest(path, "sha256")
-    if not card.digest_is_sha256:
-        _try_digests(path, card, sha256)
-    elif not sha256.startswith(card.digest_prefix):
+    if not row.digest_is_sha256:
+        _try_digests(path, row, sha256)
+    elif not sha256.startswith(row.digest_prefix):
         raise WeightsError(
-            f"{source}: not the weights of {card.name}: its sha256 begins with {sha256[:8]}, not "
-            f"with {card.digest_prefix}, as its published name says{way_out}"
+            f"{source}: not the weights of {row.name}: its sha256 begins with {sha256[:8]}, not "
+            f"with {row.digest_prefix}, as its published name says{way_out}"
         )
     return sha256
 
 
-def _try_digests(path: Path, card: Card, sha256: str) -> None:
+def _try_digests(path: Path, row: Row, sha256: str) -> None:
     """Tell whether what the digits in the name may hash is this file."""
     digests = (sha256, file_digest(path, "md5"))
-    if not any(digest.startswith(card.digest_prefix) for digest in digests):
+    if not any(digest.startswith(row.digest_prefix) for digest in digests):
         logger.warning(
             "%s: every tensor fits, but the origin could not be verified: neither sha256 nor md5 "
             "begins with %s, the digits in the published name; sha256 %s is pinned from now on",
-            card.name,
-            card.digest_prefix,
+            row.name,
+            row.digest_prefix,
             sha256,
         )
 

@@ -12,14 +12,14 @@ import numpy as np
 
 from ..errors import UsageError, WeightsError
 from ..preprocess import PRESETS, Preprocess
+from ..readers import WeightFile, read_weights
+from ..readers.pickle_data import shown
 from ..resnet.pretrained import Pretrained
-from .cards import BY_NAME, Card, default_card
 from .classes import dataset_classes, default_classes
 from .download import fetch
 from .models import image_size
 from .names import translate
-from .readers import WeightFile, read_weights
-from .readers.pickle_data import shown
+from .rows import BY_NAME, Row, default_row
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
 AVERAGE_PREFIX = "average."  # of their running means, where the recipe has ``ema``
@@ -131,9 +131,9 @@ def config_of(weights: Weights, arch: str) -> PretrainedConfig:
     return PretrainedConfig(weights.preprocess or usual, classes)
 
 
-def card_config(card: Card) -> PretrainedConfig:
+def row_config(row: Row) -> PretrainedConfig:
     """What a published row says of its images and classes."""
-    return PretrainedConfig(card.preprocess, dataset_classes(card.dataset))
+    return PretrainedConfig(row.preprocess, dataset_classes(row.dataset))
 
 
 def _usual_preset(weights: Weights) -> str:
@@ -204,28 +204,28 @@ def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
         UsageError: when there are no such weights.
         WeightsError: when they cannot be had or do not fit.
     """
-    card = find_card(arch, pretrained)
-    weights = load_weights(Path(str(pretrained)) if card is None else _fetch(model, card))
+    row = find_row(arch, pretrained)
+    weights = load_weights(Path(str(pretrained)) if row is None else _fetch(model, row))
     fill(model, weights, new_head=True, name=arch)
-    config = config_of(weights, arch) if card is None else card_config(card)
+    config = config_of(weights, arch) if row is None else row_config(row)
     if model.fc.out_features != weights.num_classes:  # a new classifier, for other classes
         config = replace(config, classes=None)
     model.pretrained_config = config
 
 
-def _fetch(model: M.Module, card: Card) -> Path:
-    """The card's file, for a network that is built as its own is but for the classifier."""
-    if _body_size(model) != card.params - card.num_classes * (model.fc.in_features + 1):
+def _fetch(model: M.Module, row: Row) -> Path:
+    """The row's file, for a network that is built as its own is but for the classifier."""
+    if _body_size(model) != row.params - row.num_classes * (model.fc.in_features + 1):
         raise UsageError(
-            f"{card.name}: weights of {card.arch} as it is by default, and this one is built "
+            f"{row.name}: weights of {row.arch} as it is by default, and this one is built "
             "otherwise, as with in_channels or paper_form; leave that out, or give a weight file"
         )
 
     def check(path: Path) -> None:
-        fitting_tensors(model, load_weights(path), new_head=True, name=card.arch)
+        fitting_tensors(model, load_weights(path), new_head=True, name=row.arch)
 
     # Twice what the parameters take, for files that hold more than one network needs.
-    return fetch(card, check, max_bytes=8 * card.params + (64 << 20))
+    return fetch(row, check, max_bytes=8 * row.params + (64 << 20))
 
 
 def _body_size(model: M.Module) -> int:
@@ -237,21 +237,21 @@ def _body_size(model: M.Module) -> int:
     )
 
 
-def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
-    """The card that ``pretrained`` names for ``arch``; None when it is a path.
+def find_row(arch: str, pretrained: Pretrained) -> Optional[Row]:
+    """The row that ``pretrained`` names for ``arch``; None when it is a path.
 
     Raises:
         UsageError: when there is none, or it belongs to another network.
     """
     if pretrained is True:
-        card = default_card(arch)
-        if card is None:
+        row = default_row(arch)
+        if row is None:
             raise UsageError(
                 f"there are no published weights for {arch}; give the path of a weight file"
             )
-        return card
-    card = BY_NAME.get(str(pretrained))
-    if card is None:
+        return row
+    row = BY_NAME.get(str(pretrained))
+    if row is None:
         if not Path(str(pretrained)).exists():
             rows = [row.name for row in BY_NAME.values() if row.arch == arch]
             raise UsageError(
@@ -259,9 +259,9 @@ def find_card(arch: str, pretrained: Pretrained) -> Optional[Card]:
                 f"({', '.join(rows) or 'which has none'})"
             )
         return None
-    if card.arch != arch:
-        raise UsageError(f"{card.name} are weights of {card.arch}, not of {arch}")
-    return card
+    if row.arch != arch:
+        raise UsageError(f"{row.name} are weights of {row.arch}, not of {arch}")
+    return row
 
 
 def _misfits(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> List[str]:

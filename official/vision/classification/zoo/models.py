@@ -9,7 +9,7 @@ import megengine.module as M
 from ..errors import UsageError
 from ..resnet import cifar, model, preact
 from ..resnet.pretrained import Pretrained
-from .cards import BY_NAME, default_card
+from .rows import BY_NAME, default_row
 
 ARCHS: Dict[str, Callable[..., M.Module]] = {
     build.__name__: build
@@ -114,4 +114,4 @@ def unknown(kind: str, name: str, known: List[str], others: str = "") -> str:
 
 
 def _has_weights(name: str) -> bool:
-    return name in BY_NAME or default_card(name) is not None
+    return name in BY_NAME or default_row(name) is not None

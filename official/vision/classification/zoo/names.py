@@ -12,7 +12,7 @@ from typing import Collection, Dict, Mapping, Tuple
 import numpy as np
 
 from ..errors import WeightsError
-from .readers.pickle_data import shown
+from ..readers.pickle_data import shown
 
 Rules = Tuple[Tuple[str, str], ...]  # regular expressions and what replaces their first match
 

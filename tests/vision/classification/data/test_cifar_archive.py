@@ -25,7 +25,7 @@ from tests.vision.classification.data.cifar_files import (
     packed,
     unpack,
 )
-from tests.vision.classification.zoo.readers.handmade import shell_command
+from tests.vision.classification.readers.handmade import shell_command
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from official.vision.classification.data import text_file
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.errors import DataError
+from official.vision.classification.readers import text_file
 
 
 def written(path, text):

@@ -3,7 +3,7 @@
 import pytest
 
 from official.vision.classification.data.cifar_archive import CifarArchive
-from official.vision.classification.data.dataset import ImageFolder
+from official.vision.classification.data.dataset import ImageDataset
 from official.vision.classification.data.folder import load_split, passed_over
 from official.vision.classification.errors import DataError
 from tests.vision.classification.data.cifar_files import cifar10_files, cifar100_files, unpack
@@ -19,7 +19,7 @@ KINDS = {"cifar-10": cifar10_files(2), "cifar-100": cifar100_files(5), "cub": CU
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_known_by_what_is_in_the_folder(kind, tmp_path):
     root = unpack(KINDS[kind], tmp_path).rename(tmp_path / "images")
-    expected = CifarArchive if kind.startswith("cifar") else ImageFolder
+    expected = CifarArchive if kind.startswith("cifar") else ImageDataset
     for split in ("train", "val"):
         folder = load_split(root, split)
         assert type(folder) is expected and len(folder)

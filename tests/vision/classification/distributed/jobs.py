@@ -16,23 +16,23 @@ from official.vision.classification.data.loader import Batch, Loader
 from official.vision.classification.data.normalize import Normalize
 from official.vision.classification.data.sampler import eval_batches
 from official.vision.classification.data.transforms import EvalTransform
-from official.vision.classification.distributed.agreement import (
-    require_same_run,
-    require_same_state,
-    share_statistics,
-)
 from official.vision.classification.distributed.collectives import (
     broadcast_model,
     rank,
     world_size,
 )
-from official.vision.classification.engine import trainer
+from official.vision.classification.distributed.consistency import (
+    require_same_run,
+    require_same_state,
+    share_statistics,
+)
 from official.vision.classification.engine.device import use_device
-from official.vision.classification.engine.ema import ExponentialAverage
-from official.vision.classification.engine.evaluator import evaluate
-from official.vision.classification.engine.update import Updater
+from official.vision.classification.engine.evaluation import evaluate
 from official.vision.classification.errors import TrainingError
 from official.vision.classification.resnet.cifar import resnet20_cifar
+from official.vision.classification.training import trainer
+from official.vision.classification.training.ema import ExponentialAverage
+from official.vision.classification.training.step import Updater
 
 SHAPE = (6, 5)  # of what the collectives are tried on; 2 and 3 ranks divide 6
 
@@ -144,7 +144,7 @@ def update_once(folder, recipe, images, labels):
 
 
 def train(config, stop_after=None):
-    """A run of engine/trainer.py that lists the images it uses; stopped after an update, if wanted.
+    """A run of the trainer that lists the images it uses; stopped after an update, if wanted.
 
     For a single process, which is that of the tests, somebody else takes the changes back.
     """

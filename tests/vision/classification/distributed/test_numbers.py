@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from official.vision.classification.distributed.launch import Topology, launch
-from official.vision.classification.engine import trainer
-from official.vision.classification.engine.checkpoint import read_checkpoint
 from official.vision.classification.engine.recipe import load_recipe, override
-from official.vision.classification.engine.trainer import TrainConfig
 from official.vision.classification.errors import TrainingError, UsageError
+from official.vision.classification.training import trainer
+from official.vision.classification.training.checkpoint import read_checkpoint
+from official.vision.classification.training.trainer import TrainConfig
 
 from . import jobs
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from official.vision.classification.distributed import meeting, supervisor
+from official.vision.classification.distributed import rendezvous as meeting
+from official.vision.classification.distributed import supervisor
 from official.vision.classification.distributed.heartbeat import Heartbeats
 from official.vision.classification.distributed.rank_process import RankProcess
 from official.vision.classification.distributed.supervisor import Supervisor

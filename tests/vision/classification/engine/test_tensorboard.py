@@ -7,8 +7,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from official.vision.classification.engine.console import read_metrics
 from official.vision.classification.engine.tensorboard import EventWriter
-from official.vision.classification.engine.trainer import train
 from official.vision.classification.errors import UsageError, UserError
+from official.vision.classification.training.trainer import train
 from tests.scripts import load_script
 
 pytestmark = pytest.mark.usefixtures("small")

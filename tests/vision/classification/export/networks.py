@@ -4,10 +4,10 @@ import megengine as mge
 import megengine.module as M
 import numpy as np
 
-from official.vision.classification.engine.network import Network
 from official.vision.classification.ops.plain import Layer
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.resnet import cifar, model, preact
+from official.vision.classification.zoo.trained import Network
 from tests.vision.classification.resnet.reference import randomise_statistics
 
 LAYERS = (1, 2, 1, 1)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from official.vision.classification.data.folder import load_split
-from official.vision.classification.engine.network import Network
 from official.vision.classification.errors import DataError, UserError
 from official.vision.classification.export.images import (
     Images,
@@ -15,6 +14,7 @@ from official.vision.classification.export.images import (
     load_both,
 )
 from official.vision.classification.preprocess import Preprocess
+from official.vision.classification.zoo.trained import Network
 from tests.conftest import CLASSES
 
 PREPROCESS = Preprocess("RGB", (10, 20, 30), (2, 4, 8), resize=16, crop=16)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from official.vision.classification.preprocess import PRESETS
-from official.vision.classification.zoo import cards, get_model
+from official.vision.classification.zoo import get_model
+from official.vision.classification.zoo import rows as rows
 from official.vision.classification.zoo.download import cached_path
 from tests.servers import Server, whole
 
 
 @pytest.fixture
-def card(monkeypatch):
+def row(monkeypatch):
     """The default row of resnet20_cifar, known to the zoo; its digits are those of no file."""
-    card = cards.Card(
+    row = rows.Row(
         name="resnet20_cifar_test",
         arch="resnet20_cifar",
         dataset="CIFAR-10",
@@ -31,21 +32,21 @@ def card(monkeypatch):
         source="a test",
         preprocess=PRESETS["megengine"],
     )
-    register(monkeypatch, card)
-    return card
+    register(monkeypatch, row)
+    return row
 
 
-def register(monkeypatch, card):
+def register(monkeypatch, row):
     # Without what comes along, which would be the default for the same network.
-    others = (each for each in cards.CARDS if each.name != card.name and each.shipped is None)
-    monkeypatch.setattr(cards, "CARDS", (*others, card))
-    monkeypatch.setitem(cards.BY_NAME, card.name, card)
+    others = (each for each in rows.ROWS if each.name != row.name and each.shipped is None)
+    monkeypatch.setattr(rows, "ROWS", (*others, row))
+    monkeypatch.setitem(rows.BY_NAME, row.name, row)
 
 
 @pytest.fixture
 def known(monkeypatch):
-    """Makes a changed card the one that the zoo knows."""
-    return lambda card: register(monkeypatch, card)
+    """Makes a changed row the one that the zoo knows."""
+    return lambda row: register(monkeypatch, row)
 
 
 class Mirror(Server):
@@ -55,9 +56,9 @@ class Mirror(Server):
         super().__init__()
         self.cache = home / "serialized"
 
-    def offer(self, card, answer):
+    def offer(self, row, answer):
         """Answer with bytes, or as a function of tests.servers says."""
-        self.answers[card.url[len("https://weights.example.org") :]] = (
+        self.answers[row.url[len("https://weights.example.org") :]] = (
             whole(answer) if isinstance(answer, bytes) else answer
         )
 
@@ -78,9 +79,9 @@ def mirror(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cached(mirror, card):
-    """Where the card's file goes."""
-    return cached_path(card.url)
+def cached(mirror, row):
+    """Where the row's file goes."""
+    return cached_path(row.url)
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,10 @@ def refusal(mirror, same, kind=WeightsError, **kwargs):
 
 
 def test_good_weights_are_fetched_once_and_pinned(
-    mirror, card, cached, random_state, pkl, same, caplog
+    mirror, row, cached, random_state, pkl, same, caplog
 ):
     data = pkl(random_state)
-    mirror.offer(card, data)
+    mirror.offer(row, data)
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
     assert mirror.requests == ["/models/weights/resnet20_cifar_test_91250_5a5a5a5a.pkl"]
     assert mirror.cached == [cached.name, cached.name + ".sha256"]
@@ -67,14 +67,14 @@ def test_good_weights_are_fetched_once_and_pinned(
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def test_the_cache_is_that_of_megengines_hub(mirror, card, cached, random_state, pkl, same):
-    mirror.offer(card, pkl(random_state))
+def test_the_cache_is_that_of_megengines_hub(mirror, row, cached, random_state, pkl, same):
+    mirror.offer(row, pkl(random_state))
     get_model("resnet20_cifar", pretrained=True)
-    assert same(megengine.hub.load_serialized_obj_from_url(card.url), random_state)
+    assert same(megengine.hub.load_serialized_obj_from_url(row.url), random_state)
 
 
 def test_what_megengines_hub_has_fetched_is_checked_and_used(
-    mirror, card, cached, random_state, pkl, same, caplog
+    mirror, row, cached, random_state, pkl, same, caplog
 ):
     cached.parent.mkdir(parents=True)
     data = pkl(random_state)
@@ -86,11 +86,11 @@ def test_what_megengines_hub_has_fetched_is_checked_and_used(
 
 
 def test_what_megengines_hub_has_left_unfinished_is_refused(
-    mirror, card, cached, random_state, pkl, same
+    mirror, row, cached, random_state, pkl, same
 ):
     cached.parent.mkdir(parents=True)
     cached.write_bytes(pkl(random_state)[:-1000])
-    mirror.offer(card, pkl(random_state))
+    mirror.offer(row, pkl(random_state))
     message = refusal(mirror, same)
     assert message.startswith(f"{cached}: not the weights of resnet20_cifar_test: ")
     assert message.endswith("; delete it to download it again")
@@ -101,10 +101,10 @@ def test_what_megengines_hub_has_left_unfinished_is_refused(
 
 @pytest.mark.parametrize("change", ["other weights", "one bit", "empty"])
 def test_a_later_change_of_the_cached_file_is_refused(
-    change, mirror, card, cached, random_state, pkl, same
+    change, mirror, row, cached, random_state, pkl, same
 ):
     data = pkl(random_state)
-    mirror.offer(card, data)
+    mirror.offer(row, data)
     get_model("resnet20_cifar", pretrained=True)
     other = {name: value + 1 for name, value in random_state.items()}
     bit = bytearray(data)
@@ -116,7 +116,7 @@ def test_a_later_change_of_the_cached_file_is_refused(
     assert len(mirror.requests) == 1
 
     cached.unlink()  # without the pin: that of a file that is gone does not matter
-    mirror.offer(card, pkl(other))
+    mirror.offer(row, pkl(other))
     assert same(get_model("resnet20_cifar", pretrained=True), other)
     assert same(get_model("resnet20_cifar", pretrained=True), other)
     assert len(mirror.requests) == 2
@@ -124,22 +124,22 @@ def test_a_later_change_of_the_cached_file_is_refused(
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
 def test_digits_that_fit_give_no_warning(
-    algorithm, mirror, card, known, random_state, pkl, same, caplog
+    algorithm, mirror, row, known, random_state, pkl, same, caplog
 ):
     data = pkl(random_state)
-    card = dataclasses.replace(card, digest_prefix=hashlib.new(algorithm, data).hexdigest()[:8])
-    known(card)
-    mirror.offer(card, data)
+    row = dataclasses.replace(row, digest_prefix=hashlib.new(algorithm, data).hexdigest()[:8])
+    known(row)
+    mirror.offer(row, data)
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
     assert caplog.messages == []
 
 
 @pytest.fixture
-def sure(card, known):
-    """Makes the card's publisher state that ``data`` has the digits of its name."""
+def sure(row, known):
+    """Makes the row's publisher state that ``data`` has the digits of its name."""
 
     def sure(digits):
-        changed = dataclasses.replace(card, digest_prefix=digits, digest_is_sha256=True)
+        changed = dataclasses.replace(row, digest_prefix=digits, digest_is_sha256=True)
         known(changed)
         return changed
 
@@ -181,9 +181,9 @@ def test_what_megengines_hub_has_fetched_needs_the_stated_sha256_too(
 
 
 def test_another_number_of_classes_starts_a_new_classifier_and_says_so_once(
-    mirror, card, cached, random_state, pkl, caplog
+    mirror, row, cached, random_state, pkl, caplog
 ):
-    mirror.offer(card, pkl(random_state))
+    mirror.offer(row, pkl(random_state))
     model = get_model("resnet20_cifar", pretrained=True, num_classes=7)
     state = model.state_dict()
     assert state["fc.weight"].shape == (7, 64) and state["fc.bias"].shape == (7,)
@@ -208,13 +208,13 @@ URL = "/models/weights/resnet20_cifar_test_91250_5a5a5a5a.pkl"
     ],
     ids=["404", "500", "truncated", "nothing"],
 )
-def test_a_download_that_fails_is_refused(answer, reason, mirror, card, same):
-    mirror.offer(card, answer)
+def test_a_download_that_fails_is_refused(answer, reason, mirror, row, same):
+    mirror.offer(row, answer)
     assert re.match(f"{mirror.url}{URL}: {reason}", refusal(mirror, same, DownloadError))
     assert mirror.requests == [URL]
 
 
-def test_no_server(mirror, card, same, monkeypatch):
+def test_no_server(mirror, row, same, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound and not listening
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -225,12 +225,12 @@ def test_no_server(mirror, card, same, monkeypatch):
 @pytest.mark.parametrize(
     "mirror_url", ["127.0.0.1/no-scheme", "http://", "file:///tmp", "http://["]
 )
-def test_a_mirror_that_is_no_address(mirror_url, mirror, card, same, monkeypatch):
+def test_a_mirror_that_is_no_address(mirror_url, mirror, row, same, monkeypatch):
     monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", mirror_url)
     assert "; fetch it elsewhere" in refusal(mirror, same, DownloadError)
 
 
-def test_a_certificate_that_is_not_trusted(mirror, card, random_state, pkl, same, monkeypatch):
+def test_a_certificate_that_is_not_trusted(mirror, row, random_state, pkl, same, monkeypatch):
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
     with Server(make_certificate(mirror.cache.parents[1], "weights.example.org")) as server:
@@ -251,7 +251,7 @@ class Command:
         return os.system, (self.command,)
 
 
-def test_foreign_files_are_refused(mirror, card, random_state, pkl, same, tmp_path):
+def test_foreign_files_are_refused(mirror, row, random_state, pkl, same, tmp_path):
     marker = tmp_path / "marker"
     good = pkl(random_state)
     broken = dict(random_state, **{"bn1.weight": random_state["bn1.weight"] * np.nan})
@@ -274,7 +274,7 @@ def test_foreign_files_are_refused(mirror, card, random_state, pkl, same, tmp_pa
         "checkpoint": (pkl({"epoch": 1, "state_dict": {}}), "holds no tensors"),
     }
     for case, (answer, reason) in cases.items():
-        mirror.offer(card, answer)
+        mirror.offer(row, answer)
         message = refusal(mirror, same)
         start = f"{mirror.url}{URL}: not the weights of resnet20_cifar_test: {reason}"
         assert message.startswith(start), case
@@ -284,13 +284,13 @@ def test_foreign_files_are_refused(mirror, card, random_state, pkl, same, tmp_pa
     pickle.loads(command)
     assert marker.exists()  # so the command would have worked
     assert mirror.requests == [URL] * len(cases)
-    mirror.offer(card, good)  # and nothing of all this stands in the way
+    mirror.offer(row, good)  # and nothing of all this stands in the way
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
 
 
-def test_nothing_is_fetched_for_a_network_that_is_built_otherwise(mirror, card, pkl, random_state):
+def test_nothing_is_fetched_for_a_network_that_is_built_otherwise(mirror, row, pkl, random_state):
     """And what has been fetched is not blamed for it."""
-    mirror.offer(card, pkl(random_state))
+    mirror.offer(row, pkl(random_state))
     for _ in range(2):
         requests = list(mirror.requests)
         with pytest.raises(UsageError) as caught:
@@ -301,50 +301,50 @@ def test_nothing_is_fetched_for_a_network_that_is_built_otherwise(mirror, card, 
         get_model("resnet20_cifar", pretrained=True, num_classes=3, drop_path=0.1)
 
 
-def test_an_endless_stream_is_cut_off(mirror, card, same):
+def test_an_endless_stream_is_cut_off(mirror, row, same):
     sent = []
-    mirror.offer(card, endless(bytes(1 << 20), sent))
+    mirror.offer(row, endless(bytes(1 << 20), sent))
     assert "bytes, not the expected weights" in refusal(mirror, same)
     assert sum(sent) < 100 << 20
 
 
 @pytest.mark.parametrize("length", ["many", "-5", "\u00b2", ""])
-def test_a_length_that_is_no_number_is_as_none(length, mirror, card, random_state, pkl, same):
-    mirror.offer(card, whole(pkl(random_state), Content_Length=length))
+def test_a_length_that_is_no_number_is_as_none(length, mirror, row, random_state, pkl, same):
+    mirror.offer(row, whole(pkl(random_state), Content_Length=length))
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
 
 
-def test_a_length_that_is_too_small_hides_nothing(mirror, card, random_state, pkl, same):
-    mirror.offer(card, broken_off(pkl(random_state), length=1000))
+def test_a_length_that_is_too_small_hides_nothing(mirror, row, random_state, pkl, same):
+    mirror.offer(row, broken_off(pkl(random_state), length=1000))
     assert "cannot be read" in refusal(mirror, same)
 
 
-def test_a_cache_that_cannot_be_written(mirror, card, random_state, pkl, same, monkeypatch):
-    mirror.offer(card, pkl(random_state))
+def test_a_cache_that_cannot_be_written(mirror, row, random_state, pkl, same, monkeypatch):
+    mirror.offer(row, pkl(random_state))
     in_the_way = mirror.cache.parents[1] / "file"
     in_the_way.touch()
     monkeypatch.setenv("MGE_HOME", str(in_the_way))
     message = refusal(mirror, same, DownloadError)
     assert message.startswith(f"{in_the_way}/serialized/") and "; set MGE_HOME to" in message
-    assert card.url in message
+    assert row.url in message
     assert mirror.requests == []
 
 
 def test_what_a_killed_download_has_left_is_no_obstacle(
-    mirror, card, cached, random_state, pkl, same
+    mirror, row, cached, random_state, pkl, same
 ):
     mirror.cache.mkdir(parents=True)
     cached.with_name(cached.name + ".part").write_bytes(bytes(5_000_000))
-    mirror.offer(card, pkl(random_state))
+    mirror.offer(row, pkl(random_state))
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
     assert mirror.cached == [cached.name, cached.name + ".sha256"]
 
 
-def test_interrupted_by_the_user(mirror, card, random_state, pkl, monkeypatch):
+def test_interrupted_by_the_user(mirror, row, random_state, pkl, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    mirror.offer(card, pkl(random_state))
+    mirror.offer(row, pkl(random_state))
     monkeypatch.setattr("official.vision.classification.zoo.load.load_weights", interrupt)
     with pytest.raises(KeyboardInterrupt):
         get_model("resnet20_cifar", pretrained=True)

@@ -19,7 +19,7 @@ URL = "/models/weights/resnet20_cifar_test_91250_5a5a5a5a.pkl"
 
 
 def test_a_file_system_that_locks_only_what_is_open_for_writing(
-    mirror, card, random_state, pkl, same, monkeypatch
+    mirror, row, random_state, pkl, same, monkeypatch
 ):
     flock = fcntl.flock
 
@@ -30,12 +30,12 @@ def test_a_file_system_that_locks_only_what_is_open_for_writing(
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", nfs_flock)
-    mirror.offer(card, pkl(random_state))
+    mirror.offer(row, pkl(random_state))
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
 
 
 def test_the_lock_is_on_the_file_that_is_written(
-    mirror, card, cached, random_state, pkl, same, monkeypatch
+    mirror, row, cached, random_state, pkl, same, monkeypatch
 ):
     """Whoever waited for a lock may get that of a file which the one before has removed."""
     part = cached.with_name(cached.name + ".part")
@@ -57,7 +57,7 @@ def test_the_lock_is_on_the_file_that_is_written(
         whole(pkl(random_state))(handler)
 
     monkeypatch.setattr(fcntl, "flock", flock_what_is_then_removed)
-    mirror.offer(card, answer)
+    mirror.offer(row, answer)
     assert same(get_model("resnet20_cifar", pretrained=True), random_state)
     assert found == ["locked"]
 
@@ -65,10 +65,10 @@ def test_the_lock_is_on_the_file_that_is_written(
 FETCH = """
 import sys
 from official.vision.classification.preprocess import PRESETS
-from official.vision.classification.zoo import cards, get_model
-card = cards.Card(**{values!r}, preprocess=PRESETS["megengine"])
-cards.CARDS = (card,)
-cards.BY_NAME[card.name] = card
+from official.vision.classification.zoo import rows, get_model
+row = rows.Row(**{values!r}, preprocess=PRESETS["megengine"])
+rows.ROWS = (row,)
+rows.BY_NAME[row.name] = row
 print("ready", flush=True)
 sys.stdin.readline()
 state = get_model("resnet20_cifar", pretrained=True).state_dict()
@@ -76,7 +76,7 @@ print(sum(float(value.sum(dtype="f8")) for value in state.values()))
 """
 
 
-def test_two_processes_at_once_download_once(mirror, card, cached, random_state, pkl):
+def test_two_processes_at_once_download_once(mirror, row, cached, random_state, pkl):
     data = pkl(random_state)
     go_on = threading.Event()
 
@@ -84,8 +84,8 @@ def test_two_processes_at_once_download_once(mirror, card, cached, random_state,
         go_on.wait(1.5)  # long enough for the other to come
         whole(data)(handler)
 
-    mirror.offer(card, answer)
-    values = dataclasses.asdict(card)
+    mirror.offer(row, answer)
+    values = dataclasses.asdict(row)
     del values["preprocess"]
     processes = [
         subprocess.Popen(

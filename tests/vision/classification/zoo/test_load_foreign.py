@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 
 from official.vision.classification.errors import WeightsError
 from official.vision.classification.preprocess import PRESETS, Preprocess
+from official.vision.classification.readers import read_weights
 from official.vision.classification.zoo import Weights, fill, get_model, load_weights
-from official.vision.classification.zoo.cards import BY_NAME
 from official.vision.classification.zoo.classes import dataset_classes
-from official.vision.classification.zoo.load import PretrainedConfig, card_config, config_of
-from official.vision.classification.zoo.readers import read_weights
+from official.vision.classification.zoo.load import PretrainedConfig, config_of, row_config
+from official.vision.classification.zoo.rows import BY_NAME
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_a_file_without_a_classifier():
     ],
 )
 def test_what_a_row_tells(row, count, first):
-    config = card_config(BY_NAME[row])
+    config = row_config(BY_NAME[row])
     assert config.preprocess == BY_NAME[row].preprocess
     assert (len(config.classes), config.classes[0]) == (count, first)
 
@@ -222,15 +222,15 @@ class TestTheNetworkKnows:
         other = get_model("resnet20_cifar", pretrained=path, num_classes=9)
         assert other.pretrained_config == PretrainedConfig(Preprocess(crop=100), None)
 
-    def test_of_a_row(self, card, mirror, pkl, random_state):
-        mirror.offer(card, pkl(random_state))
-        for wanted in (True, card.name):
+    def test_of_a_row(self, row, mirror, pkl, random_state):
+        mirror.offer(row, pkl(random_state))
+        for wanted in (True, row.name):
             model = get_model("resnet20_cifar", pretrained=wanted)
             assert model.pretrained_config == PretrainedConfig(
-                card.preprocess, dataset_classes("CIFAR-10")
+                row.preprocess, dataset_classes("CIFAR-10")
             )
         other = get_model("resnet20_cifar", pretrained=True, num_classes=9)
-        assert other.pretrained_config == PretrainedConfig(card.preprocess, None)
+        assert other.pretrained_config == PretrainedConfig(row.preprocess, None)
 
     def test_nothing_of_none(self):
         assert not hasattr(get_model("resnet20_cifar"), "pretrained_config")

@@ -5,7 +5,7 @@ import pytest
 from official.vision.classification import get_model, list_models
 from official.vision.classification.errors import UsageError
 from official.vision.classification.resnet import cifar, model, preact
-from official.vision.classification.zoo import ARCHS, CARDS, arch_of
+from official.vision.classification.zoo import ARCHS, ROWS, arch_of
 from official.vision.classification.zoo.models import image_size, unknown
 
 CIFAR = """
@@ -27,7 +27,7 @@ MEGENGINE_ROWS = """
     resnet101_fbaug_in1k resnet152_fbaug_in1k resnet18_naiveaug_in1k resnet34_naiveaug_in1k
     resnet50_fbaug_in1k resnext101_32x8d_fbaug_in1k resnext50_32x4d_fbaug_in1k
 """.split()
-ROWS = sorted(
+ROW_NAMES = sorted(
     """
     resnet101_8xb16_cifar10 resnet101_8xb32_in1k resnet152_8xb16_cifar10 resnet152_8xb32_in1k
     resnet18_8xb16_cifar10 resnet18_8xb32_in1k resnet20_cifar_30e
@@ -44,7 +44,7 @@ ROWS = sorted(
 
 
 def test_all_names():
-    assert list_models() == sorted(ALL_ARCHS + ROWS)
+    assert list_models() == sorted(ALL_ARCHS + ROW_NAMES)
     assert sorted(ARCHS) == ALL_ARCHS
 
 
@@ -53,7 +53,7 @@ def test_all_names():
     [
         ("resnext50*", ["resnext50_32x4d", "resnext50_32x4d_fbaug_in1k"]),
         ("*aug_in1k", MEGENGINE_ROWS),
-        ("*_in1k", [name for name in ROWS if name[-5:] == "_in1k"]),
+        ("*_in1k", [name for name in ROW_NAMES if name[-5:] == "_in1k"]),
         ("*_cifar", CIFAR),
         ("resnetv2*", V2),
         ("*rsb-a[12]*", ["resnet50_8xb256-rsb-a1-600e_in1k", "resnet50_8xb256-rsb-a2-300e_in1k"]),
@@ -72,7 +72,7 @@ def test_patterns(pattern, names):
 def test_with_and_without_weights():
     without = [name for name in SMALL_CIFAR if name != "resnet20_cifar"]
     assert list_models(pretrained=False) == without
-    assert list_models(pretrained=True) == sorted({*ALL_ARCHS, *ROWS} - {*without})
+    assert list_models(pretrained=True) == sorted({*ALL_ARCHS, *ROW_NAMES} - {*without})
     assert list_models("*_cifar", pretrained=True) == sorted({*CIFAR} - {*without})
     assert list_models("resnetv2*", True) == V2
     assert list_models("wide*", False) == []
@@ -83,8 +83,8 @@ def test_every_name_has_a_network():
         assert arch_of(name) == name
         module = cifar if name in CIFAR else preact if name in V2 else model
         assert ARCHS[name] is getattr(module, name)
-    for card in CARDS:
-        assert arch_of(card.name) == card.arch
+    for row in ROWS:
+        assert arch_of(row.name) == row.arch
 
 
 def test_sizes_of_images():
@@ -147,11 +147,9 @@ def test_a_name_that_is_a_network_and_a_row_is_told_once():
     assert str(caught.value).endswith(": did you mean resnetv2_50?")
 
 
-def test_a_row_is_a_network_with_weights_of_its_own(card, mirror, pkl, random_state, same, known):
-    mirror.offer(card, pkl(random_state))
-    second = dataclasses.replace(
-        card, name="resnet20_second", url=card.url.replace("_test_", "_2_")
-    )
+def test_a_row_is_a_network_with_weights_of_its_own(row, mirror, pkl, random_state, same, known):
+    mirror.offer(row, pkl(random_state))
+    second = dataclasses.replace(row, name="resnet20_second", url=row.url.replace("_test_", "_2_"))
     others = {name: value + 1 for name, value in random_state.items()}
     known(second)
     mirror.offer(second, pkl(others))

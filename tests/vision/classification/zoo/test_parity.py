@@ -6,10 +6,10 @@ import megengine as mge
 import numpy as np
 import pytest
 
+from official.vision.classification.readers import read_weights
 from official.vision.classification.zoo.load import Weights, fill
 from official.vision.classification.zoo.models import get_model
 from official.vision.classification.zoo.names import translate
-from official.vision.classification.zoo.readers import read_weights
 from tests.oracles import files, fixtures, seeded
 
 # Of the largest logit. Float32 itself costs up to 1e-6 of it, and a BN's epsilon of zero in place

@@ -1,0 +1,155 @@
+"""Weights of any project into a file of ours, or one for plain ``megengine.load``."""
+
+import hashlib
+import io
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Dict, List
+
+import megengine
+import numpy as np
+from safetensors.numpy import save
+
+from ..engine.console import Console
+from ..engine.files import check_target, write_atomically
+from ..errors import UsageError, WeightsError
+from ..readers.pickle_data import shown
+from ..zoo.load import DESCRIPTION, Weights, load_weights
+from ..zoo.trained import Network, NetworkConfig, network_from
+
+SUFFIXES = (".safetensors", ".pkl")
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """What is converted, and how it is told.
+
+    Args:
+        network: the source file as ``model``, and what is known of it.
+        out: the file to write; its suffix says the format.
+        verify: read it again and compare every tensor with the source.
+        names: tell the name of every tensor, not only how many were renamed.
+        average: of a checkpoint, the running means of its weights.
+        half: store float16, which a network makes float32 again when it loads them.
+    """
+
+    network: NetworkConfig
+    out: str
+    verify: bool = False
+    names: bool = False
+    average: bool = False
+    half: bool = False
+
+
+def convert(config: ConvertConfig) -> int:
+    """Read, map, write and report; return the exit code.
+
+    Raises:
+        UserError: for what the user can mend; ``out`` is then as it was.
+    """
+    out = Path(config.out)
+    if out.suffix not in SUFFIXES:
+        raise UsageError(f"--out {out}: the name must end in {' or '.join(SUFFIXES)}")
+    if config.half and out.suffix == ".pkl":
+        raise UsageError("--half: for .safetensors; a network filled from a .pkl would be float16")
+    check_target("--out", out)
+    console = Console()
+    weights = load_weights(config.network.model, config.average)
+    if out.exists() and out.samefile(weights.path):
+        raise UsageError(f"--out {out}: is the source itself; give another name")
+    network = network_from(weights, config.network)
+    tensors = _collected(network, console)
+    if config.half:
+        tensors = _halved(weights.path, tensors)
+    for line in _report(weights, network, tensors, config.names):
+        console.line(line)
+    data = _packed(network, tensors, out.suffix)
+    write_atomically(out, data)
+    digest = hashlib.sha256(data).hexdigest()
+    console.line(f"written: {out}, {len(data) / 1e6:.1f} MB, sha256 {digest}")
+    if config.verify:
+        console.line(f"verified: {_verify(out, config, console)} tensors are equal")
+    return 0
+
+
+def _collected(network: Network, console: Console) -> Dict[str, np.ndarray]:
+    state = network.model.state_dict()
+    console.start_bar("map", len(state), unit="tensor")
+    tensors = OrderedDict()
+    for name, value in state.items():
+        tensors[name] = np.ascontiguousarray(value)
+        console.advance(1)
+    console.stop_bar()
+    return tensors
+
+
+def _halved(path: Path, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """The nearest float16 of every value."""
+    with np.errstate(over="ignore"):
+        halves = {name: value.astype(np.float16) for name, value in tensors.items()}
+    for name, value in halves.items():
+        if not np.isfinite(value).all():
+            raise WeightsError(f"{path}: {name} has values too large for float16; omit --half")
+    return halves
+
+
+def _packed(network: Network, tensors: Dict[str, np.ndarray], suffix: str) -> bytes:
+    if suffix == ".pkl":
+        file = io.BytesIO()
+        megengine.save(tensors, file)
+        return file.getvalue()
+    description = {
+        "arch": network.arch,
+        "classes": list(network.classes or ()),
+        "preprocess": network.preprocess.to_dict(),
+    }
+    return save(tensors, metadata={DESCRIPTION: json.dumps(description, sort_keys=True)})
+
+
+def _report(
+    weights: Weights, network: Network, tensors: Dict[str, np.ndarray], names: bool
+) -> List[str]:
+    """What was found, and what became of it."""
+    sources = weights.sources or {name: name for name in tensors}
+    renamed = {ours: source for ours, source in sources.items() if ours != source}
+    reshaped = [
+        name for name, value in tensors.items() if value.shape != weights.tensors[name].shape
+    ]
+    params = sum(int(np.prod(parameter.shape)) for parameter in network.model.parameters())
+    whose = "our own names" if weights.scheme == "ours" else f"names of {weights.scheme}"
+    lines = [
+        f"source: {weights.path}, {weights.format}, {whose}, "
+        f"{len(sources) + len(weights.dropped)} tensors",
+        f"network: {network.arch}, {params:,} parameters, {network.num_classes} classes",
+        f"mapped: {len(tensors)} tensors, {len(renamed)} renamed, {len(reshaped)} reshaped",
+    ]
+    if weights.dropped:
+        first = shown(weights.dropped[0])
+        lines.append(f"left out: {len(weights.dropped)} that are no weights ({first})")
+    if names:
+        width = max(map(len, sources.values()))
+        lines += [f"  {sources[name]:{width}s} -> {name} {tensors[name].shape}" for name in tensors]
+    return lines
+
+
+def _verify(out: Path, config: ConvertConfig, console: Console) -> int:
+    """Read the source and the result anew, and compare them bit for bit."""
+    source = load_weights(str(config.network.model), config.average)
+    # What is assumed has been told.
+    silent = replace(config.network, preprocess=config.network.preprocess or {})
+    expected = network_from(source, silent).model.state_dict()
+    found = megengine.load(str(out)) if out.suffix == ".pkl" else load_weights(out).tensors
+    console.start_bar("verify", len(expected), unit="tensor")
+    for name, value in expected.items():
+        stored = value.astype(np.float16) if config.half else value
+        if name not in found or not np.array_equal(found[name], stored):
+            raise WeightsError(f"{out}: {name} is not what the source has; delete the file")
+        if not np.array_equal(source.tensors[name].ravel(), value.ravel()):
+            raise WeightsError(f"{source.path}: {name} did not reach the network unchanged")
+        console.advance(1)
+    console.stop_bar()
+    if len(found) != len(expected):
+        raise WeightsError(f"{out}: has other tensors besides; delete the file")
+    return len(expected)

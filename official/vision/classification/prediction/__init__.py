@@ -1,0 +1,1 @@
+"""Prediction: from pictures to answers, in lines, files and heat maps."""

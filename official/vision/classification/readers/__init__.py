@@ -1,0 +1,136 @@
+"""Reads weight files from outside, which are hostile until proven otherwise.
+
+``read_weights`` looks at a file's first bytes, never at its suffix, and hands it to the reader of
+that format. No reader runs code from a file, and all of them raise only ``WeightsError``.
+
+A reader is a module with ``matches(head)``, which says whether a file that starts with these bytes
+is its own, and ``read(data, path)``, which returns arrays by name and the file's metadata. A new
+format is a new module and a line in ``_READERS``.
+"""
+
+import codecs
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Union
+
+import numpy as np
+
+from ..errors import WeightsError
+from . import megengine_pickle, mindspore_ckpt, safetensors_file, torch_legacy, torch_zip
+
+MAX_BYTES = 4 << 30  # eight times Wide ResNet-101-2, the largest network here
+HEAD_BYTES = 512
+
+# In this order: a legacy PyTorch file is a row of pickles.
+_READERS = {
+    "safetensors": safetensors_file,
+    "torch-zip": torch_zip,
+    "torch-legacy": torch_legacy,
+    "megengine-pickle": megengine_pickle,
+    "mindspore": mindspore_ckpt,
+}
+
+# What is not a weight file yet: how it starts, what to call it, and the way out.
+_WRAPPED = (
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it with gunzip"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "Unpack it with unxz"),
+    (b"BZh", "compressed with bzip2", "Unpack it with bunzip2"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it with unzstd"),
+    *(
+        (start, "an encrypted MindSpore file", "Save it anew without a key")
+        for start in mindspore_ckpt.ENCRYPTED
+    ),
+)
+_EXPECTED = "expected a weight file of MegEngine, PyTorch, MindSpore or safetensors"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds. The arrays are read-only; floats are float32."""
+
+    tensors: Dict[str, np.ndarray]
+    metadata: Dict[str, str]
+    format: str
+
+
+def read_weights(path: Union[str, Path]) -> WeightFile:
+    """Read a weight file of any known format.
+
+    Raises:
+        WeightsError: naming the file, what it is, what was expected and the way out.
+    """
+    shown = str(path)
+    data = _read_bytes(Path(path), shown)
+    name = _format_of(data[:HEAD_BYTES], shown)
+    tensors, metadata = _READERS[name].read(data, shown)
+    if not tensors:
+        raise WeightsError(f"{shown}: holds no tensors. Check that it is the right file.")
+    return WeightFile(_finished(tensors, shown), metadata, name)
+
+
+def _read_bytes(path: Path, shown: str) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise WeightsError(f"{shown}: is a folder; {_EXPECTED}. Name a file in it.")
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
+            raise WeightsError(f"{shown}: is no regular file; {_EXPECTED}.")
+        if status.st_size == 0:
+            raise WeightsError(f"{shown}: is empty; {_EXPECTED}. Download it again.")
+        if status.st_size > MAX_BYTES:
+            raise WeightsError(
+                f"{shown}: has {status.st_size:,} bytes; weight files have at most {MAX_BYTES:,}. "
+                "Check that it is the right file."
+            )
+        with path.open("rb") as file:
+            data = file.read(status.st_size)
+    except FileNotFoundError:
+        raise WeightsError(f"{shown}: no such file. Check the path.") from None
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
+        raise WeightsError(f"{shown}: cannot be opened: {reason}.") from error
+    if len(data) != status.st_size:
+        raise WeightsError(f"{shown}: changed while it was read. Wait until it is complete.")
+    return data
+
+
+def _format_of(head: bytes, shown: str) -> str:
+    for name, reader in _READERS.items():
+        if reader.matches(head):
+            return name
+    for start, found, way_out in _WRAPPED:
+        if head.startswith(start):
+            raise WeightsError(f"{shown}: is {found}; {_EXPECTED}. {way_out}.")
+    raise WeightsError(f"{shown}: is {_described(head)}; {_EXPECTED}. Download it again.")
+
+
+def _described(head: bytes) -> str:
+    """What an unknown file seems to be, for the message: a failed download is often a page."""
+    html = b"<html" in head.lower() or b"<!doctype html" in head.lower()
+    try:
+        # Incremental, for the last character may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head).strip()
+    except UnicodeDecodeError:
+        text = ""
+    if text and "".join(text.split()).isprintable():
+        start = text.splitlines()[0][:60]
+        return f"{'an HTML page' if html else 'text'} that starts with {start!r}"
+    if html:
+        return "an HTML page"
+    return f"of an unknown format (its first bytes are {head[:8].hex(' ')})"
+
+
+def _finished(tensors: Dict[str, np.ndarray], shown: str) -> Dict[str, np.ndarray]:
+    """Floats as float32, and all read-only, since two names may share one array."""
+    made = {id(array): array for array in tensors.values()}
+    for key, array in made.items():
+        if array.dtype.kind == "f" and array.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                made[key] = array.astype(np.float32)
+            if array.dtype.itemsize == 8 and not np.array_equal(
+                np.isfinite(made[key]), np.isfinite(array)
+            ):
+                raise WeightsError(f"{shown}: holds float64 values that do not fit in float32.")
+        made[key].setflags(write=False)
+    return {name: made[id(array)] for name, array in tensors.items()}

@@ -1,0 +1,97 @@
+"""Reads what ``torch.save`` writes since PyTorch 1.6.
+
+The layout (PyTorch 2, ``torch/serialization.py``, ``_save``): a zip archive with a folder of any
+name. In it are "data.pkl", the pickled value; "data/0", "data/1" and so on, the storages' bytes,
+stored as they are; and "byteorder", the machine's, which older versions do not write.
+"""
+
+from typing import Dict, Tuple
+
+import numpy as np
+
+from ..errors import WeightsError
+from .pickle_data import PickleDataError, load, shown
+from .torch_pickle import NAMES, Storage, arrays_of, checked_storage, tensors_of
+from .zip_archive import Archive, ArchiveError
+
+_ORDERS = {b"little": "<", b"big": ">"}
+MAX_KEY_DIGITS = 20  # PyTorch 1.6 used addresses, later versions count
+
+
+def matches(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` is a zip archive."""
+    return head.startswith(b"PK\x03\x04")
+
+
+def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
+    """The arrays by name, and the metadata, which this format does not have."""
+    try:
+        archive = Archive(data)
+        return _Reader(archive, _root(archive)).read(len(data)), {}
+    except (PickleDataError, ArchiveError) as error:
+        raise WeightsError(
+            f"{path}: cannot be read as a PyTorch weight file: {error}. Download it again, or "
+            "save its state dict alone with torch.save(model.state_dict(), path)."
+        ) from error
+
+
+def _root(archive: Archive) -> str:
+    """The folder's name."""
+    names = archive.names
+    roots = [name.split("/")[0] for name in names if name.split("/")[1:] == ["data.pkl"]]
+    if not roots:
+        first = f"its first member is {shown(names[0])}" if names else "it is empty"
+        raise ArchiveError(f"it is a zip archive without a data.pkl; {first}")
+    if len(roots) > 1:
+        raise ArchiveError("it is a zip archive with more than one data.pkl")
+    if f"{roots[0]}/constants.pkl" in names or f"{roots[0]}/model.json" in names:
+        raise ArchiveError("it is a TorchScript archive, a program; expected a state dict")
+    return roots[0]
+
+
+class _Reader:
+    def __init__(self, archive: Archive, root: str) -> None:
+        self._archive = archive
+        self._root = root
+        self._order = self._byte_order()
+        self._storages: Dict[str, Storage] = {}
+
+    def read(self, file_bytes: int) -> Dict[str, np.ndarray]:
+        pickled = self._archive.read(f"{self._root}/data.pkl")
+        value, end = load(pickled, NAMES, self._storage)
+        if end != len(pickled):
+            raise PickleDataError(f"{len(pickled) - end:,} bytes follow the end of data.pkl")
+        return arrays_of(tensors_of(value), file_bytes)
+
+    def _byte_order(self) -> str:
+        name = f"{self._root}/byteorder"
+        if name not in self._archive.names:
+            return "<"
+        order = _ORDERS.get(bytes(self._archive.read(name)))
+        if order is None:
+            raise ArchiveError("its byteorder is neither little nor big")
+        return order
+
+    def _storage(self, identifier: object) -> Storage:
+        """``("storage", type, key, location, count)``."""
+        if not isinstance(identifier, tuple) or len(identifier) != 5:
+            raise PickleDataError("a persistent id is not as PyTorch writes it")
+        tag, kind, key, _, count = identifier
+        if tag != "storage" or not isinstance(key, str):
+            raise PickleDataError("a persistent id is not as PyTorch writes it")
+        # The key becomes part of a member's name: digits, and nothing that leads elsewhere.
+        if not (key.isascii() and key.isdigit() and len(key) <= MAX_KEY_DIGITS):
+            raise PickleDataError(f"a storage's key is {shown(key)}; expected digits")
+        storage = checked_storage(kind, count)
+        known = self._storages.setdefault(key, storage)
+        if known is storage:
+            self._fill(storage, f"{self._root}/data/{key}")
+        elif (known.kind, known.count) != (storage.kind, storage.count):
+            raise PickleDataError(f"storage {key} is described in two ways")
+        return known
+
+    def _fill(self, storage: Storage, member: str) -> None:
+        needed, found = storage.count * storage.kind.bytes, self._archive.size(member)
+        if needed != found:
+            raise PickleDataError(f"{shown(member)} should have {needed:,} bytes and has {found:,}")
+        storage.data, storage.order = self._archive.read(member), self._order

@@ -1,0 +1,1 @@
+"""Testing: what is counted over a data set, and how it is shown."""

@@ -1,0 +1,96 @@
+"""What a network answers to every image: a few numbers each, gathered from all ranks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...data.loader import Batch
+from ...distributed.collectives import sum_over_ranks
+from ...engine.evaluation import log_softmax
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to N images, in the data set's order.
+
+    Args:
+        num_classes: C.
+        labels: ``(N,)`` int32, the right class.
+        classes: ``(N, K)`` int32, the likeliest classes, best first; K is five, or all there are.
+            Equal ones are ranked by class number, as the evaluator does.
+        probabilities: ``(N, K)`` float32, theirs.
+        own: ``(N,)`` float32, the right class's probability.
+        entropy: ``(N,)`` float32, that of all C probabilities, in nats: 0 is sure, log C knows
+            nothing.
+    """
+
+    num_classes: int
+    labels: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    own: np.ndarray
+    entropy: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def guesses(self) -> np.ndarray:
+        """``(N,)`` int32, the likeliest class."""
+        return self.classes[:, 0]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """``(N,)`` float32, its probability."""
+        return self.probabilities[:, 0]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """``(N,)`` bool: the likeliest class is the right one."""
+        return self.guesses == self.labels
+
+    @property
+    def among_top(self) -> np.ndarray:
+        """``(N,)`` bool: the right class is among the K likeliest."""
+        return (self.classes == self.labels[:, None]).any(1)
+
+
+class AnswersOfAll:
+    """Collects answers, of which every rank has some; 52 bytes for each image of all ranks."""
+
+    def __init__(self, total: int, num_classes: int):
+        top = min(TOP, num_classes)
+        self.num_classes = num_classes
+        self._labels = np.zeros(total, np.int32)
+        self._classes = np.zeros((total, top), np.int32)
+        self._probabilities = np.zeros((total, top), np.float32)
+        self._own = np.zeros(total, np.float32)
+        self._entropy = np.zeros(total, np.float32)
+
+    def add(self, batch: Batch, logits: np.ndarray) -> None:
+        """Note the answers to a batch of this rank, by its ``(N, C)`` logits."""
+        best = np.argsort(-logits, axis=1, kind="stable")[:, : self._classes.shape[1]]
+        logarithms = log_softmax(logits)
+        probabilities = np.exp(logarithms)
+        rows, where = np.arange(len(logits)), batch.indices
+        self._labels[where] = batch.labels
+        self._classes[where] = best
+        self._probabilities[where] = probabilities[rows[:, None], best]
+        self._own[where] = probabilities[rows, batch.labels]
+        self._entropy[where] = -(probabilities * logarithms).sum(1)
+
+    def gather(self) -> Answers:
+        """The answers of all ranks.
+
+        Every rank fills its rows among zeros, so that the sums are exact, in any order.
+        """
+        return Answers(
+            self.num_classes,
+            sum_over_ranks(self._labels),
+            sum_over_ranks(self._classes),
+            sum_over_ranks(self._probabilities),
+            sum_over_ranks(self._own),
+            sum_over_ranks(self._entropy),
+        )

@@ -1,0 +1,208 @@
+"""Testing a network on a folder of images."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from ..data.folder import ImageDataset, load_split
+from ..data.loader import Loader
+from ..data.normalize import Normalize
+from ..data.sampler import eval_batches
+from ..data.transforms import EvalTransform
+from ..distributed.collectives import rank, world_size
+from ..distributed.heartbeat import beats
+from ..distributed.launch import Topology, launch
+from ..engine.console import Console
+from ..engine.device import choose_device, prepare, use_device
+from ..engine.evaluation import FlipTta, Result, evaluate
+from ..engine.files import check_target
+from ..engine.meters import Meter
+from ..engine.schema import Precision
+from ..errors import UsageError, UserError
+from ..zoo.trained import Network, NetworkConfig, open_network
+from .calibration import Calibration, LogitsOfAll, calibrate
+from .class_map import apply_class_map, read_class_map
+from .report.answers import AnswersOfAll
+from .report.tested import Tested
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """What is tested, on what, and how it is told.
+
+    Args:
+        tta: whether the mean over every image and its mirror image is tested as well.
+        calibrate: whether a temperature is fitted on half of the images and judged on the others.
+        report: a folder for report.html and predictions.csv, which is made.
+    """
+
+    data: str
+    network: NetworkConfig = NetworkConfig()
+    class_map: Optional[str] = None
+    topology: Topology = Topology()
+    device: str = "auto"
+    precision: Precision = "fp32"
+    batch_size: int = 100
+    workers: int = 2
+    print_freq: int = 20
+    json: Optional[str] = None
+    tta: bool = False
+    calibrate: bool = False
+    report: Optional[str] = None
+
+
+def test(config: TestConfig) -> int:
+    """Count how many images of the validation set are classified right; return the exit code.
+
+    Raises:
+        UserError: for what the user can mend.
+    """
+    if config.json:
+        check_target("--json", Path(config.json))
+    if config.report and config.topology.node == 0:
+        _make_folder(Path(config.report))
+    device = choose_device(config.device, config.topology.ngpus)
+    return launch(_test_on_this_rank, config.topology, config, device, device_type=device)
+
+
+def _test_on_this_rank(config: TestConfig, device: str) -> int:
+    use_device(device)
+    class_map = read_class_map(config.class_map) if config.class_map else None
+    folder = load_split(config.data, "val")
+    network = open_network(config.network)
+    if class_map is None:
+        folder = network.label(folder)
+    else:
+        folder = apply_class_map(folder, class_map, network.classes, network.names)
+    console = Console(rank() == 0)
+    loader = Loader(
+        folder,
+        EvalTransform(network.preprocess),
+        network.preprocess.order,
+        eval_batches(len(folder), config.batch_size, rank(), world_size()),
+        workers=config.workers,
+    )
+    model = prepare(network.model, device, config.precision)
+    normalize = Normalize(network.preprocess, model.ops)
+    tta = FlipTta(model, normalize) if config.tta else None
+    logits = LogitsOfAll(len(folder), network.num_classes) if config.calibrate else None
+    answers = AnswersOfAll(len(folder), network.num_classes) if config.report else None
+    console.start_bar("Test", len(folder))
+    result = evaluate(
+        model,
+        beats(loader),
+        normalize,
+        len(folder),
+        report=_Reporter(console, config.print_freq),
+        watchers=[watcher.add for watcher in (tta, logits, answers) if watcher],
+    )
+    console.stop_bar()
+    mirrored = tta.counter.result(len(folder)) if tta else None
+    calibration = calibrate(*logits.gather()) if logits else None
+    _tell(config, console, result, mirrored, calibration)
+    if answers and config.report:
+        tested = Tested(
+            folder,
+            answers.gather(),
+            result.loss,
+            f"{network.arch} on {folder.root}",
+            _about(config, device, network, folder),
+            _remarks(mirrored, calibration),
+        )
+        _report(Path(config.report), console, tested)
+    return 0
+
+
+def _tell(
+    config: TestConfig,
+    console: Console,
+    result: Result,
+    mirrored: Optional[Result],
+    calibration: Optional[Calibration],
+) -> None:
+    answer = result.to_dict()
+    console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
+    if mirrored:
+        answer["tta"] = mirrored.to_dict()
+    if calibration:
+        answer["calibration"] = calibration.to_dict()
+    for line in _remarks(mirrored, calibration):
+        console.line(line)
+    if config.json and rank() == 0:
+        _write_json(Path(config.json), answer)
+
+
+def _remarks(mirrored: Optional[Result], calibration: Optional[Calibration]) -> List[str]:
+    """What is told beside the accuracy."""
+    lines = []
+    if mirrored:
+        lines.append(f"Flip TTA Acc@1 {mirrored.top1:.3f}, Acc@5 {mirrored.top5:.3f}")
+    return lines + (calibration.lines() if calibration else [])
+
+
+def _about(
+    config: TestConfig, device: str, network: Network, folder: ImageDataset
+) -> Dict[str, str]:
+    """What was tested, on what and where, for the report."""
+    processes = config.topology.processes
+    return {
+        "Network": f"{network.arch}, {network.num_classes:,} classes",
+        "Weights": config.network.model or "published",
+        "Data": f"{folder.root}, {len(folder):,} images",
+        "Preprocessing": ", ".join(f"{k} {v}" for k, v in network.preprocess.to_dict().items()),
+        "Computed": f"on {device}, {config.precision}, processes: {processes}",
+        "Date": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _report(target: Path, console: Console, tested: Tested) -> None:
+    if rank() == 0:
+        from .report.write import write_report  # matplotlib takes its time
+
+        write_report(target, tested)
+    console.line(f"report: {target}")
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder of a report, before the work whose result it is to hold.
+
+    Raises:
+        UsageError: when that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"--report {path}: is a file; give a folder's name") from None
+    except OSError as error:
+        raise UsageError(f"--report {path}: cannot be made: {error.strerror}") from None
+
+
+class _Reporter:
+    """The seed's line after every ``print_freq`` batches."""
+
+    def __init__(self, console: Console, print_freq: int):
+        self.console = console
+        self.print_freq = print_freq
+        self.step = 0
+        self.meters = [Meter(name) for name in ("Loss", "Acc@1", "Acc@5", "Time")]
+        self.last_time = time.perf_counter()
+
+    def __call__(self, batch: Result) -> None:
+        now = time.perf_counter()
+        values = (batch.loss, batch.top1, batch.top5, now - self.last_time)
+        self.last_time = now
+        for meter, value in zip(self.meters, values):
+            meter.update(value, batch.total)
+        if self.step % self.print_freq == 0:
+            self.console.tick(f"Test step {self.step}, " + " ".join(map(str, self.meters)))
+        self.console.advance(batch.total * world_size())
+        self.step += 1
+
+
+def _write_json(path: Path, answer: Dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,154 @@
+"""What a training run would be, without running it: its recipe, its size, its time, its images."""
+
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import List
+
+import cv2
+import megengine
+import megengine.module as M
+import numpy as np
+
+from ..data.folder import ImageDataset, load_split
+from ..data.loader import Batch, Loader
+from ..data.mixing import apply_mix, draw_mix
+from ..data.sampler import steps_per_epoch, train_batches
+from ..data.transforms import TrainTransform
+from ..engine.console import Console
+from ..engine.device import choose_device, prepare, use_device
+from ..engine.recipe import dump_recipe
+from ..errors import UserError
+from ..resnet.complexity import complexity
+from ..testing.class_map import number_of_classes
+from ..zoo.models import get_model
+from .step import Updater
+from .trainer import TrainConfig
+
+TIMED_IMAGES = 2  # of a batch, per step that is timed: enough for an estimate, soon over
+SHOWN_IMAGES = 32
+
+
+def dry_run(config: TrainConfig) -> int:
+    """Tell what ``train`` would do on this machine's first device; return the exit code.
+
+    It writes one picture, ``<save>/<arch>-augmented.png``.
+
+    Raises:
+        UserError: for recipes, flags and data that would stop the run itself.
+    """
+    device = choose_device(config.device, 1)
+    use_device(device)
+    console = Console()
+    console.line(dump_recipe(config.recipe).rstrip())
+    ranks = config.topology.ngpus * config.topology.nodes
+    train_set = load_split(config.data, "train")
+    val_set = load_split(config.data, "val").relabel(train_set.classes)
+    classes = number_of_classes(config.num_classes, train_set)
+    batch = _first_batch(config, train_set, ranks)
+    model = get_model(config.arch, num_classes=classes, drop_path=config.recipe.drop_path)
+    console.line(
+        f"data: {len(train_set)} training and {len(val_set)} validation images, {classes} classes"
+    )
+    for line in _sizes(config, model, len(train_set), ranks):
+        console.line(line)
+    for line in _costs(config, model, len(train_set), ranks, batch, device):
+        console.line(line)
+    console.line(f"augmented batch: {_draw(config, batch)}")
+    return 0
+
+
+def _first_batch(config: TrainConfig, folder: ImageDataset, ranks: int) -> Batch:
+    """The images of the first step, as the network would see them."""
+    recipe = config.recipe
+    size = recipe.batch_size * recipe.accumulate
+    batches = train_batches(
+        *(len(folder), size, config.seed, 0, 1, 0, ranks, recipe.augment.repeats)
+    )
+    transform = TrainTransform.from_sections(recipe.augment, recipe.preprocess, recipe.train_size)
+    order = recipe.preprocess.order
+    (batch,) = Loader(folder, transform, order, batches, config.seed, config.workers)
+    return batch
+
+
+def _sizes(config: TrainConfig, model: M.Module, images: int, ranks: int) -> List[str]:
+    recipe = config.recipe
+    cost = complexity(model, recipe.train_size)
+    update = recipe.batch_size * recipe.accumulate
+    steps = steps_per_epoch(images, update, ranks)
+    return [
+        f"network: {config.arch}, {cost.params / 1e6:.2f} M parameters, {cost.macs / 1e9:.2f} G "
+        f"multiply-adds per image at {recipe.train_size} px",
+        f"steps: {steps} per epoch, {steps * recipe.epochs} in all, {update * ranks} images each "
+        f"on {ranks} device{'s'[: ranks > 1]}",
+        f"learning rate: {recipe.total_lr(ranks):g} at its highest",
+    ]
+
+
+def _costs(
+    config: TrainConfig, model: M.Module, images: int, ranks: int, batch: Batch, device: str
+) -> List[str]:
+    """Time and memory, scaled up from a step on a few images."""
+    recipe = config.recipe
+    few = Batch(*(values[:TIMED_IMAGES] for values in vars(batch).values()))
+    small = recipe.model_copy(update={"accumulate": 1})
+    rate = recipe.total_lr(ranks)
+    updater = Updater(prepare(model, device, recipe.precision), small, rate, config.seed, device)
+    before = _memory(device)
+    seconds = math.inf
+    for step in range(2):  # the first one also prepares kernels and memory
+        started = time.perf_counter()
+        updater(few, step, rate).numpy()
+        seconds = min(seconds, time.perf_counter() - started)
+    per_image = seconds / len(few)
+    used = (_memory(device) - before) / len(few) * recipe.batch_size + before
+    epoch = per_image * images / ranks
+    return [
+        f"estimate: {1 / per_image:.1f} images/s on a {device.upper()}, so {_duration(epoch)} per "
+        f"epoch and {_duration(epoch * recipe.epochs)} in all, without the loader",
+        f"estimate: {used / 1e9:.1f} GB of memory at a batch of {recipe.batch_size}",
+    ]
+
+
+def _memory(device: str) -> float:
+    """The most this process has used so far, in bytes."""
+    if device == "gpu":
+        return float(megengine.get_max_reserved_memory("gpu0"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _draw(config: TrainConfig, batch: Batch) -> Path:
+    """Save a sheet of images as the network gets them, mixed ones included."""
+    augment, shown = config.recipe.augment, batch.images[:SHOWN_IMAGES]
+    mix = draw_mix(
+        *(config.seed, 0, 0, len(shown), *shown.shape[2:]), *(augment.mixup, augment.cutmix)
+    )
+    images = apply_mix(megengine.Tensor(shown.astype(np.float32)), mix).numpy().round()
+    images = images.astype(np.uint8).transpose(0, 2, 3, 1)
+    if config.recipe.preprocess.order == "RGB":
+        images = images[..., ::-1]
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    edge = images.shape[1]
+    sheet = np.full((rows * (edge + 4), columns * (edge + 4), 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = (edge + 4) * (index // columns), (edge + 4) * (index % columns)
+        sheet[top : top + edge, left : left + edge] = image
+    path = Path(config.save) / f"{config.arch}-augmented.png"
+    _, data = cv2.imencode(".png", sheet)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; choose --save") from None
+    return path

@@ -1,0 +1,96 @@
+"""The folder of a training run: its checkpoints, its recipe, and nothing of another run."""
+
+import re
+from pathlib import Path
+from typing import List, Optional
+
+from ..engine.files import write_atomically
+from ..engine.recipe import Recipe, dump_recipe
+from ..errors import UserError
+
+_OLDER = re.compile(r"checkpoint-(\d+)\.safetensors")
+
+
+class RunFolder:
+    """``<save>/<arch>``: checkpoints, best, recipe.yaml, metrics.jsonl, log.txt, curves.png.
+
+    ``checkpoint.safetensors`` is the latest, ``checkpoint-<step>.safetensors`` are those before.
+
+    Args:
+        save, arch: as given by the flags.
+        resume: "auto" for the checkpoints in this folder if there are any, a path, or None.
+        keep: how many checkpoints stay.
+    """
+
+    def __init__(self, save: str, arch: str, resume: Optional[str], keep: int = 2):
+        self.path = Path(save) / arch
+        self.keep = keep
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.best = self.path / "best.safetensors"
+        if resume == "auto":
+            self.resume_from = self.checkpoints()
+        else:
+            self.resume_from = [] if resume is None else [Path(resume)]
+
+    def checkpoints(self) -> List[Path]:
+        """Those that are there, the latest first."""
+        found = [self.checkpoint] if self.checkpoint.exists() else []
+        return found + self._older()
+
+    def _older(self) -> List[Path]:
+        steps = {path: _OLDER.fullmatch(path.name) for path in self.path.glob("checkpoint-*")}
+        older = {path: int(match[1]) for path, match in steps.items() if match}
+        return sorted(older, key=lambda path: -older[path])
+
+    def make_room(self, step: int) -> None:
+        """Put the latest checkpoint, which is of step ``step``, among those before.
+
+        A run that is killed right afterwards is resumed from it.
+        """
+        if self.checkpoint.exists():
+            self.checkpoint.replace(self.path / f"checkpoint-{step}.safetensors")
+
+    def prune(self) -> None:
+        """Delete the oldest checkpoints; with the latest, ``keep`` stay."""
+        for path in self._older()[max(self.keep - 1, 0) :]:
+            path.unlink()
+
+    def prepare(self) -> None:
+        """Make the folder, and clear away what runs that were killed have left in it.
+
+        Raises:
+            UserError: when it cannot be made, or holds a run that this one would overwrite.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be made: {error.strerror}; choose another with --save"
+            ) from None
+        there = self.checkpoints()
+        if there and not self._resumes_here(there):
+            raise UserError(
+                f"{there[0]}: holds a run already; continue it with --resume auto, or "
+                "choose another folder with --save"
+            )
+        if not there:
+            for name in ("metrics.jsonl", "log.txt"):  # of a run that never got to a checkpoint
+                (self.path / name).unlink(missing_ok=True)
+        for part in self.path.glob("*.part"):  # killed in the middle of a write
+            part.unlink()
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.yaml; it is read back by ``load_recipe``.
+
+        Raises:
+            UserError: when it cannot be written.
+        """
+        write_atomically(self.path / "recipe.yaml", dump_recipe(recipe).encode())
+
+    def is_latest(self, path: Path) -> bool:
+        """Whether ``path`` is the latest checkpoint here, however it is spelled."""
+        return self.checkpoint.exists() and self.checkpoint.samefile(path)
+
+    def _resumes_here(self, there: List[Path]) -> bool:
+        sources = [path for path in self.resume_from if path.exists()]
+        return any(source.samefile(path) for source in sources for path in there)

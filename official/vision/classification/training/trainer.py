@@ -1,0 +1,400 @@
+"""Training a network: the data, the epochs, the checkpoints."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, Iterator, Optional
+
+import megengine
+import megengine.module as M
+import numpy as np
+
+from ..data.folder import ImageDataset, load_split
+from ..data.loader import Loader, Transform
+from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_batches
+from ..data.transforms import EvalTransform, TrainTransform
+from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
+from ..distributed.consistency import require_same_run, require_same_state, share_statistics
+from ..distributed.heartbeat import beats
+from ..distributed.launch import Topology, launch
+from ..engine.console import Console
+from ..engine.device import choose_device, prepare, use_device
+from ..engine.evaluation import Result, evaluate
+from ..engine.meters import NonFiniteLoss, StepMeters
+from ..engine.recipe import Recipe
+from ..errors import TrainingError, UsageError, WeightsError
+from ..resnet.pretrained import Pretrained
+from ..testing.class_map import number_of_classes
+from ..zoo.models import get_model
+from .checkpoint import Progress, read_checkpoint, restore, save_checkpoint, save_weights
+from .curves import draw_curves
+from .run_folder import RunFolder
+from .schedule import learning_rate
+from .step import Updater
+from .stop import StopRequest
+
+EVAL_BATCH = 100
+DRAW_EVERY = 10.0  # seconds
+ASK_EVERY = 4  # steps on CPUs, each of which may take seconds
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run is, beside its recipe.
+
+    Args:
+        save_every: steps between two checkpoints within an epoch; there is one after each.
+        keep: how many checkpoints stay.
+    """
+
+    data: str
+    arch: str
+    recipe: Recipe
+    save: str
+    topology: Topology = Topology()
+    device: str = "auto"
+    workers: int = 2
+    resume: Optional[str] = None  # "auto" or a checkpoint's path
+    seed: int = 0
+    pretrained: Pretrained = False
+    num_classes: Optional[int] = None
+    print_freq: int = 20
+    save_every: int = 1000
+    keep: int = 2
+    tensorboard: bool = False
+
+
+def train(config: TrainConfig) -> int:
+    """Train as ``config`` says, on one device or several; return the exit code.
+
+    Raises:
+        UserError: for what the user can mend.
+    """
+    device = choose_device(config.device, config.topology.ngpus)
+    return launch(_train_on_this_rank, config.topology, config, device, device_type=device)
+
+
+def _train_on_this_rank(config: TrainConfig, device: str) -> int:
+    use_device(device)
+    return Trainer(config, device).run()
+
+
+class Trainer:
+    """One rank's part of a run."""
+
+    def __init__(self, config: TrainConfig, device: str):
+        self.config = config
+        self.recipe = recipe = config.recipe
+        self.train_set = load_split(config.data, "train")
+        self.val_set = load_split(config.data, "val").relabel(self.train_set.classes)
+        self.num_classes = number_of_classes(config.num_classes, self.train_set)
+        self.batch_size = recipe.batch_size * recipe.accumulate  # of one update on this rank
+        self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch_size, world_size())
+        self.last_step = recipe.epochs * self.steps_per_epoch
+        self.total_lr = recipe.total_lr(world_size())
+
+        self.folder = RunFolder(config.save, config.arch, config.resume, config.keep)
+        self.console = Console(rank() == 0, self.folder.path, config.tensorboard)
+        megengine.random.seed(config.seed)
+        self.device = device
+        self.model = self._build_model(device)
+        self.updater = Updater(self.model, recipe, self.total_lr, config.seed, device)
+        self.meters = StepMeters()
+        self.step = 0  # steps done
+        self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
+        self.best_top1 = -1.0
+        self.next_drawing = 0.0  # when the curves may be drawn again
+
+    def run(self) -> int:
+        """Train to the end, or to a signal; return the exit code."""
+        if rank() == 0:
+            self.folder.prepare()
+        barrier()
+        if self.folder.resume_from:
+            self._resume()
+        require_same_run("the training set", [self.train_set.classes, len(self.train_set)])
+        require_same_run("the step to go on from (--save must be on a shared disk)", [self.step])
+        if rank() == 0:  # only now: a run that is refused leaves the recipe of the one before
+            self.folder.write_recipe(self.recipe)
+        self.console.line(f"kernels: {self.model.ops.name}")
+        if self.updater.precision.note:
+            self.console.line(self.updater.precision.note)
+        if self.step >= self.last_step:
+            self.console.line(f"{self.folder.path}: all {self.recipe.epochs} epochs are done")
+            return 0
+        try:
+            with StopRequest() as stop:
+                return self._run_steps(stop)
+        finally:
+            self.console.stop_bar()
+
+    def _run_steps(self, stop: StopRequest) -> int:
+        self._start_bar()
+        for batch in beats(self._train_loader()):
+            results = self.updater(batch, self.step, self._rate(self.step))
+            self.step += 1
+            self._note(results, len(batch))
+            if (self.step - 1) % self.config.print_freq == 0:
+                self._report()
+            if self.step % self.steps_per_epoch == 0:
+                self._end_epoch()
+            elif self.step % self.config.save_every == 0:
+                self._save()
+            if self._is_stopped(stop):
+                return self._stop(stop)
+        return 0
+
+    def _rate(self, step: int) -> float:
+        recipe = self.recipe
+        return learning_rate(
+            step, self.steps_per_epoch, recipe.epochs, self.total_lr, recipe.schedule
+        )
+
+    def _note(self, results: megengine.Tensor, images: int) -> None:
+        now = time.perf_counter()
+        self.meters.add(results, now - self.last_time)
+        self.last_time = now
+        self.console.advance(images * world_size())
+
+    def _report(self) -> None:
+        """The seed's line, and a row of metrics; the meters start anew.
+
+        Raises:
+            TrainingError: when a loss is not finite.
+        """
+        try:
+            if not self.meters.fetch(self.step):
+                return
+        except NonFiniteLoss as error:
+            raise TrainingError(self._explain(error)) from None
+        done = self.step - 1
+        rate = self._rate(done)
+        self.console.tick(
+            f"Epoch {done // self.steps_per_epoch} Step {done}, LR {rate:.4f}, {self.meters}"
+        )
+        means = self.meters.means()
+        self.console.advance(0, loss=f"{means['loss']:.3f}", top1=f"{means['top1']:.1f}")
+        epoch = self.step / self.steps_per_epoch
+        self.console.metrics(event="train", step=self.step, epoch=epoch, lr=rate, **means)
+        self.meters.reset()
+
+    def _explain(self, error: NonFiniteLoss) -> str:
+        """Where the loss broke, on which images, and what is left."""
+        batch = next(self._batches(error.step))
+        names = [self.train_set.paths[index] for index in batch.indices]
+        kept = self.folder.checkpoints()
+        if self.saved_step == error.step:  # the weights that gave this loss
+            kept = kept[1:]
+        last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
+        return (
+            f"{error}, on {names[0]} and {len(names) - 1} more images; {last}; lower the learning "
+            "rate, or look at the data"
+        )
+
+    def _end_epoch(self) -> None:
+        """Test, write the checkpoint and the curves."""
+        self._report()
+        self.console.stop_bar()
+        share_statistics(self.model, self.updater.average)  # so that one network is tested
+        epoch = self.step // self.steps_per_epoch
+        result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}")
+        self.console.line(f"Epoch {epoch} Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
+        metrics = _metrics("val", result)
+        if self.updater.average is not None:
+            with self.updater.average.applied():
+                result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}, average")
+            self.console.line(
+                f"Epoch {epoch} Test of averaged weights Acc@1 {result.top1:.3f}, "
+                f"Acc@5 {result.top5:.3f}"
+            )
+            metrics.update(_metrics("average", result))
+        self.console.metrics(event="epoch", step=self.step, epoch=epoch, **metrics)
+        is_best = result.top1 > self.best_top1
+        self.best_top1 = max(self.best_top1, result.top1)
+        self._save(best=is_best)
+        self._draw_curves(at_once=self.step == self.last_step)
+        if self.step < self.last_step:
+            self._start_bar()
+
+    def _draw_curves(self, at_once: bool) -> None:
+        """Now and then: epochs of a small data set take hardly longer than the drawing."""
+        now = time.perf_counter()
+        if rank() == 0 and (at_once or now >= self.next_drawing):
+            draw_curves(self.folder.path)
+            self.next_drawing = now + DRAW_EVERY
+
+    def _evaluate(self, title: str) -> Result:
+        transform = EvalTransform(self.recipe.preprocess)
+        batches = eval_batches(len(self.val_set), EVAL_BATCH, rank(), world_size())
+        self.console.start_bar(title, len(self.val_set))
+        result = evaluate(
+            self.model,
+            beats(self._loader(self.val_set, transform, batches)),
+            self.updater.normalize,
+            len(self.val_set),
+            report=lambda batch: self.console.advance(batch.total * world_size()),
+        )
+        self.console.stop_bar()
+        return result
+
+    def _train_loader(self) -> Loader:
+        augment, preprocess = self.recipe.augment, self.recipe.preprocess
+        transform = TrainTransform.from_sections(augment, preprocess, self.recipe.train_size)
+        return self._loader(self.train_set, transform, self._batches(self.step))
+
+    def _batches(self, first_step: int) -> Iterator[BatchIndices]:
+        return train_batches(
+            len(self.train_set),
+            self.batch_size,
+            self.config.seed,
+            first_step,
+            self.last_step,
+            rank(),
+            world_size(),
+            self.recipe.augment.repeats,
+        )
+
+    def _loader(
+        self, folder: ImageDataset, transform: Transform, batches: Iterable[BatchIndices]
+    ) -> Loader:
+        order = self.recipe.preprocess.order
+        return Loader(folder, transform, order, batches, self.config.seed, self.config.workers)
+
+    def _build_model(self, device: str) -> M.Module:
+        recipe = self.recipe
+        norm = M.SyncBatchNorm if recipe.sync_bn and world_size() > 1 else M.BatchNorm2d
+        model = get_model(
+            self.config.arch,
+            False if self.folder.resume_from else self.config.pretrained,
+            num_classes=self.num_classes,
+            zero_init_residual=recipe.zero_init_residual,
+            drop_path=recipe.drop_path,
+            norm=norm,
+        )
+        broadcast_model(model)
+        return prepare(model, device, recipe.precision)
+
+    def _resume(self) -> None:
+        """Go on from the latest checkpoint that is whole.
+
+        Raises:
+            UsageError: when it is of a run with another recipe, seed or data set.
+            WeightsError: when none is whole.
+        """
+        sources = self.folder.resume_from
+        for number, path in enumerate(sources):
+            try:
+                progress, tensors = read_checkpoint(path)
+            except WeightsError as error:
+                if number == len(sources) - 1:
+                    raise
+                if rank() == 0:
+                    logger.warning("%s; going back to %s", error, sources[number + 1])
+                continue
+            self._check_identity(path, progress)
+            restore(path, tensors, self.model, self.updater.optimizer, self.updater.average)
+            break
+        self.updater.precision.load(progress.precision)
+        self.step, self.best_top1 = progress.step, progress.best_top1
+        self.saved_step = self.step if self.folder.is_latest(path) else None
+        self.console.rewind_metrics(self.step)
+        self.console.line(f"resumed from {path} at step {self.step} of {self.last_step}")
+
+    def _check_identity(self, path: object, progress: Progress) -> None:
+        try:
+            before = _identity(progress)
+        except (ValueError, TypeError, KeyError, ArithmeticError, UsageError):
+            raise WeightsError(f"{path}: cannot be resumed: its recipe is damaged") from None
+        for name, value in _identity(self._progress()).items():
+            if before[name] != value:
+                raise UsageError(
+                    f"--resume {path}: that run had another {name}; give the flags it was "
+                    "started with, or start a new run from it with --pretrained"
+                )
+
+    def _save(self, best: bool = False) -> None:
+        """Write a checkpoint, and the weights that did best if these are they."""
+        self._report()  # before it, so that no weights are saved whose loss was not finite
+        share_statistics(self.model, self.updater.average)
+        require_same_state(self.model, self.updater.average)
+        if rank() == 0:
+            if best:
+                average = self.updater.average
+                weights = self.model.state_dict() if average is None else average.state()
+                save_weights(self.folder.best, weights, self._progress())
+            if self.saved_step is not None:
+                self.folder.make_room(self.saved_step)
+            save_checkpoint(
+                self.folder.checkpoint,
+                self.model,
+                self.updater.optimizer,
+                self._progress(),
+                self.updater.average,
+            )
+            self.folder.prune()
+        self.saved_step = self.step
+        barrier()
+
+    def _progress(self) -> Progress:
+        return Progress(
+            arch=self.config.arch,
+            classes=self.train_set.classes,
+            preprocess=self.recipe.preprocess,
+            recipe=self.recipe.model_dump(mode="json"),
+            seed=self.config.seed,
+            step=self.step,
+            total_batch=self.batch_size * world_size(),
+            best_top1=self.best_top1,
+            precision=self.updater.precision.state(),
+        )
+
+    def _is_stopped(self, stop: StopRequest) -> bool:
+        """Whether a signal has come; ranks must agree, and ask each other now and then."""
+        if world_size() == 1:
+            return stop.came
+        if self.step % (ASK_EVERY if self.device == "cpu" else self.config.print_freq):
+            return False  # asking makes the devices wait for each other
+        return bool(sum_over_ranks(np.array([stop.came], np.int32))[0])
+
+    def _stop(self, stop: StopRequest) -> int:
+        self.console.stop_bar()
+        if self.saved_step != self.step:
+            self._save()
+        if self.step > self.steps_per_epoch:
+            self._draw_curves(at_once=True)
+        self.console.line(
+            f"{stop.signal_name}: saved step {self.step} of {self.last_step} to "
+            f"{self.folder.checkpoint}; continue with --resume auto"
+        )
+        return stop.exit_code
+
+    def _start_bar(self) -> None:
+        self.last_time = time.perf_counter()
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        batch = self.batch_size * world_size()
+        self.console.start_bar(
+            f"Epoch {epoch + 1}/{self.recipe.epochs}",
+            self.steps_per_epoch * batch,
+            done * batch,
+        )
+
+
+def _identity(progress: Progress) -> Dict[str, Any]:
+    """What cannot change in the course of a run. How many devices share an update's batch can."""
+    identity = progress.identity
+    recipe = Recipe.model_validate(progress.recipe)
+    devices = progress.total_batch // (recipe.batch_size * recipe.accumulate)
+    shared = dict(progress.recipe, batch_size=None, accumulate=None)
+    lr = float(f"{recipe.total_lr(devices):.6g}")
+    identity["recipe"] = dict(shared, optimizer=dict(shared["optimizer"], lr=lr, lr_per=None))
+    return identity
+
+
+def _metrics(prefix: str, result: Result) -> Dict[str, float]:
+    return {
+        f"{prefix}_loss": result.loss,
+        f"{prefix}_top1": result.top1,
+        f"{prefix}_top5": result.top5,
+    }

@@ -1,0 +1,118 @@
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from official.vision.classification.data.image import read_image
+from official.vision.classification.data.transforms import EvalTransform, to_network_layout
+from official.vision.classification.errors import DataError
+from official.vision.classification.prediction import image_reader
+from official.vision.classification.prediction.image_reader import ImageReader, prepare_image
+from official.vision.classification.prediction.sources import ImageFile
+from official.vision.classification.preprocess import Preprocess
+
+AS_IT_IS = Preprocess(resize=None, crop=None)
+
+
+def written(folder, sizes):
+    """An image per (height, width); for None, a file that is no image."""
+    files = []
+    for number, size in enumerate(sizes):
+        path = folder / f"{number}.png"
+        if size is None:
+            path.write_text("no image")
+        else:
+            pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
+            cv2.imwrite(str(path), pixels)
+        files.append(ImageFile(str(path), path.name))
+    return files
+
+
+def read(files, size, workers=2, preprocess=AS_IT_IS):
+    errors = []
+    reader = ImageReader(preprocess, workers, False, lambda error: errors.append(str(error)))
+    batches = list(reader.batches(files, size))
+    return [[image.number for image in batch] for batch in batches], errors, batches
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_batches_are_of_one_shape_and_in_order(tmp_path, workers):
+    small, large = (4, 5), (6, 5)
+    sizes = [small, small, small, large, None, large, small, small, None, small, small, None]
+    files = written(tmp_path, sizes)
+    batches, errors, _ = read(files, 3, workers)
+    assert batches == [[0, 1, 2], [3, 5], [6, 7, 9], [10]]
+    assert [error.split(":")[0] for error in errors] == [files[n].path for n in (4, 8, 11)]
+
+
+@pytest.mark.parametrize("order", ["BGR", "RGB"])
+def test_images_are_prepared_as_for_evaluation(tmp_path, order):
+    preprocess = Preprocess(order=order, resize=24, crop=17, interpolation="area")
+    files = written(tmp_path, [(40, 61), (90, 30)])
+    _, _, ((first, second),) = read(files, 2, preprocess=preprocess)
+    for file, found in zip(files, (first, second)):
+        expected = to_network_layout(EvalTransform(preprocess)(read_image(file.path)), order)
+        assert np.array_equal(found.pixels, expected)
+
+
+def test_an_image_that_does_not_fit_is_left_out(tmp_path):
+    files = written(tmp_path, [(9, 9), (7, 9), (8, 8)])
+    batches, errors, _ = read(files, 4, preprocess=Preprocess(resize=None, crop=8))
+    assert batches == [[0, 2]]
+    assert errors == [f"{files[1].path}: an image of 9x7 pixels is too small for a crop of 8"]
+
+
+def test_an_error_may_end_it(tmp_path):
+    """And no thread stays."""
+
+    def refuse(error):
+        raise error
+
+    reader = ImageReader(AS_IT_IS, 3, False, refuse)
+    with pytest.raises(DataError, match="1.png: not an image"):
+        list(reader.batches(written(tmp_path, [(4, 4), None, (4, 4)]), 2))
+    assert not [t for t in threading.enumerate() if t.name.startswith("reader")]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_few_images_are_held_at_a_time(monkeypatch, workers):
+    """Of any number of files: two batches, and one for each thread."""
+    begun = []
+
+    def prepare(file, number, *args):
+        begun.append(number)
+        return image_reader.PreparedImage(file, number, np.zeros((3, 1, 1), np.uint8), None, None)
+
+    monkeypatch.setattr(image_reader, "prepare_image", prepare)
+    files = (ImageFile(str(n), str(n)) for n in range(500))
+    taken = most = 0
+    for batch in ImageReader(AS_IT_IS, workers, False, None).batches(files, 8):
+        most = max(most, len(begun) - taken)
+        taken += len(batch)
+    assert taken == 500
+    assert most <= 3 * 8 + workers
+
+
+def test_the_part_that_the_network_sees(tmp_path):
+    """Found again in the resized image, by its pixels."""
+    (file,) = written(tmp_path, [(30, 54)])
+    for rounding in ("down", "nearest"):
+        preprocess = Preprocess(resize=20, crop=13, interpolation="nearest", rounding=rounding)
+        found = prepare_image(file, 0, preprocess, False)
+        height, width = 20, 36
+        image = cv2.resize(read_image(file.path), (width, height), interpolation=cv2.INTER_NEAREST)
+        box = np.array(found.seen) * (height, width, height, width)
+        top, left, bottom, right = np.rint(box).astype(int)
+        assert np.allclose(box, (top, left, bottom, right))
+        assert np.array_equal(image[top:bottom, left:right].transpose(2, 0, 1), found.pixels)
+    assert prepare_image(file, 0, AS_IT_IS, False).seen == (0, 0, 1, 1)
+
+
+def test_the_picture_is_the_whole_image(tmp_path):
+    (file,) = written(tmp_path, [(20, 40)])
+    preprocess = Preprocess(resize=10, crop=10)
+    assert prepare_image(file, 0, preprocess, shown=False).picture is None
+    picture = prepare_image(file, 0, preprocess, shown=True).picture
+    expected = read_image(file.path).repeat(12, 0).repeat(12, 1)
+    assert np.array_equal(picture, expected)

@@ -1,0 +1,114 @@
+"""The same images, kept in four ways, train the same network and are judged alike by it."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from official.vision.classification.errors import DataError
+from official.vision.classification.testing.tester import TestConfig as Config
+from official.vision.classification.testing.tester import test as run_test
+from official.vision.classification.training.trainer import train
+from official.vision.classification.zoo.trained import NetworkConfig
+from tests.vision.classification.data.cifar_files import CIFAR10, dumps, packed
+
+# In the order of folders, classes before images; each class at least once in every split.
+LABELS = {"train": sorted([*range(10), *range(10), 3, 3, 7, 9, 0]), "val": [*range(10), 9, 9]}
+PIXELS = {
+    split: np.random.default_rng(len(split)).integers(0, 256, (len(labels), 32, 32, 3), np.uint8)
+    for split, labels in LABELS.items()
+}  # RGB
+
+
+def as_folders(root, layout="{split}/{name}/{index:02}.png"):
+    """The paths of the files, by split."""
+    paths = {}
+    for split, labels in LABELS.items():
+        paths[split] = []
+        for index, label in enumerate(labels):
+            path = root / layout.format(split=split, name=CIFAR10[label], index=index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), PIXELS[split][index][:, :, ::-1])
+            paths[split].append(path)
+    return paths
+
+
+def folders(root):
+    as_folders(root)
+    return root
+
+
+def cifar(root):
+    def batch(split, rows):
+        pixels = PIXELS[split][rows].transpose(0, 3, 1, 2).reshape(-1, 3072)
+        return dumps({"labels": LABELS[split][rows], "data": np.ascontiguousarray(pixels)})
+
+    files = {f"data_batch_{i + 1}": batch("train", slice(5 * i, 5 * i + 5)) for i in range(5)}
+    files["test_batch"] = batch("val", slice(None))
+    files["batches.meta"] = dumps({"label_names": list(CIFAR10)})
+    path = root / "cifar-10-python.tar.gz"
+    path.write_bytes(packed({f"cifar-10-batches-py/{name}": files[name] for name in files}))
+    return path
+
+
+def cub(root):
+    paths = as_folders(root, "images/{name}/{split}_{index}.png")
+    images = [
+        (path.relative_to(root / "images"), LABELS[split][index], int(split == "train"))
+        for split in paths
+        for index, path in enumerate(paths[split])
+    ]
+    columns = {
+        "classes": CIFAR10,
+        "images": [path for path, _, _ in images],
+        "image_class_labels": [label + 1 for _, label, _ in images],
+        "train_test_split": [flag for _, _, flag in images],
+    }
+    for name, values in columns.items():
+        lines = "".join(f"{number} {value}\n" for number, value in enumerate(values, 1))
+        (root / f"{name}.txt").write_text(lines)
+    return root
+
+
+def csv(root):
+    paths = as_folders(root, "files/{split}{index}.png")
+    rows = [
+        f"{path.relative_to(root)},{CIFAR10[label]},{split}\n"
+        for split in paths
+        for path, label in zip(paths[split], LABELS[split])
+    ]
+    (root / "list.csv").write_text("".join(rows))
+    return root / "list.csv"
+
+
+@pytest.mark.usefixtures("small")
+def test_training_and_testing(config, tmp_path):
+    answers = []
+    for kind in (folders, cifar, cub, csv):
+        (tmp_path / kind.__name__).mkdir()
+        data = str(kind(tmp_path / kind.__name__))
+        save = tmp_path / kind.__name__ / "run"
+        recipe = config.recipe.with_epochs(1)
+        assert train(replace(config, data=data, save=str(save), recipe=recipe)) == 0
+        best = save / "resnet20_cifar" / "best.safetensors"
+        result = save / "result.json"
+        network = NetworkConfig(model=str(best))
+        assert run_test(Config(data, network, device="cpu", json=str(result))) == 0
+        answers.append((load_file(best), json.loads(result.read_text())))
+    weights, judged = answers[0]
+    assert judged["total"] == 12 and len(weights) > 20
+    for other, also_judged in answers[1:]:
+        assert also_judged == judged
+        assert other.keys() == weights.keys()
+        for name in weights:
+            np.testing.assert_array_equal(other[name], weights[name])
+
+
+def test_a_damaged_image_in_a_list_is_named(config, tmp_path):
+    path = csv(tmp_path)
+    (tmp_path / "files" / "train3.png").write_bytes(b"")
+    with pytest.raises(DataError, match="files/train3.png: the file is empty"):
+        train(replace(config, data=str(path)))

@@ -1,0 +1,144 @@
+import pytest
+
+from official.vision.classification.engine.recipe import load_recipe
+from official.vision.classification.errors import UserError
+from official.vision.classification.training.run_folder import RunFolder
+
+
+def make(tmp_path, *files, resume=None, keep=2):
+    """A run's folder with these files in it, each of which holds its own name."""
+    folder = tmp_path / "save" / "resnet18"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        (folder / name).write_text(name)
+    return RunFolder(str(tmp_path / "save"), "resnet18", resume, keep)
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+LATEST = "checkpoint.safetensors"
+
+
+def older(step):
+    return f"checkpoint-{step}.safetensors"
+
+
+def test_checkpoints_come_latest_first_in_the_order_of_numbers(tmp_path):
+    foreign = ("checkpoint-9.pkl", "checkpoint-best.safetensors", "checkpoint-7.safetensors.part")
+    run = make(tmp_path, older(9), older(100), older(20), LATEST, "best.safetensors", *foreign)
+    assert names(run.checkpoints()) == [LATEST, older(100), older(20), older(9)]
+    assert all(path.parent == run.path for path in run.checkpoints())
+
+
+def test_without_the_latest_the_one_before_is_the_first(tmp_path):
+    """What a kill leaves between making room and writing."""
+    assert names(make(tmp_path, older(9), older(6)).checkpoints()) == [older(9), older(6)]
+
+
+def test_an_empty_or_missing_folder_has_none(tmp_path):
+    assert RunFolder(str(tmp_path / "no"), "resnet18", "auto").checkpoints() == []
+    assert RunFolder(str(tmp_path / "no"), "resnet18", "auto").resume_from == []
+
+
+@pytest.mark.parametrize(
+    ("resume", "sources"), [("auto", [LATEST, older(3)]), (None, []), ("x.safetensors", ["x"])]
+)
+def test_what_a_run_is_resumed_from(tmp_path, resume, sources):
+    run = make(tmp_path, older(3), LATEST, resume=resume)
+    found = names(run.resume_from)
+    assert found == (["x.safetensors"] if sources == ["x"] else sources)
+
+
+@pytest.mark.parametrize(
+    ("keep", "stay"),
+    [
+        (1, [LATEST]),
+        (2, [LATEST, older(100)]),
+        (3, [LATEST, older(100), older(20)]),
+        (9, [LATEST, older(100), older(20), older(9)]),
+    ],
+)
+def test_the_oldest_go(tmp_path, keep, stay):
+    run = make(tmp_path, older(9), older(100), older(20), LATEST, "best.safetensors", keep=keep)
+    run.prune()
+    assert names(run.checkpoints()) == stay
+    assert run.best.exists()
+
+
+def test_room_is_made_by_a_new_name(tmp_path):
+    run = make(tmp_path, older(6), LATEST)
+    run.make_room(9)
+    assert names(run.checkpoints()) == [older(9), older(6)]
+    assert (run.path / older(9)).read_text() == LATEST
+    run.make_room(12)  # there is nothing to make room for
+    assert names(run.checkpoints()) == [older(9), older(6)]
+
+
+def test_a_new_run_is_not_put_on_top_of_another(tmp_path):
+    for files in ((LATEST,), (older(9),)):
+        run = make(tmp_path / files[0], *files, "metrics.jsonl", "log.txt")
+        with pytest.raises(UserError) as caught:
+            run.prepare()
+        message = str(caught.value)
+        assert message.startswith(f"{run.path / files[0]}: holds a run already")
+        assert "--resume auto" in message and "--save" in message
+        assert sorted(names(run.path.iterdir())) == sorted((*files, "metrics.jsonl", "log.txt"))
+
+
+def test_a_run_resumes_in_its_own_folder(tmp_path):
+    files = (LATEST, older(9), "metrics.jsonl", "log.txt", "best.safetensors")
+    for resume in ("auto", str(tmp_path / "save" / "resnet18" / older(9))):
+        run = make(tmp_path, *files, f"{LATEST}.part", resume=resume)
+        run.prepare()
+        assert sorted(names(run.path.iterdir())) == sorted(files)
+
+
+@pytest.mark.parametrize("file", ["elsewhere.safetensors", "save/resnet18/best.safetensors"])
+def test_a_run_from_a_file_is_not_put_on_top_of_another(tmp_path, file):
+    (tmp_path / "elsewhere.safetensors").write_text("")
+    run = make(tmp_path, LATEST, "best.safetensors", resume=str(tmp_path / file))
+    with pytest.raises(UserError, match="holds a run already"):
+        run.prepare()
+
+
+def test_a_link_to_a_checkpoint_is_that_checkpoint(tmp_path):
+    link = tmp_path / "link"
+    run = make(tmp_path, LATEST, older(9), resume=str(link))
+    link.symlink_to(run.checkpoint)
+    run.prepare()
+    assert run.is_latest(link)
+    assert not run.is_latest(run.path / older(9))
+    run.checkpoint.unlink()
+    assert not run.is_latest(run.path / older(9))
+
+
+def test_what_never_got_to_a_checkpoint_is_cleared_away(tmp_path):
+    keep = ("notes.txt", "best.safetensors")
+    leftovers = ("metrics.jsonl", "log.txt", "recipe.yaml.part")
+    for resume in (None, "auto", str(tmp_path / "elsewhere")):
+        run = make(tmp_path, *leftovers, *keep, resume=resume)
+        run.prepare()
+        assert sorted(names(run.path.iterdir())) == sorted(keep)
+
+
+def test_a_folder_is_made(tmp_path):
+    run = RunFolder(str(tmp_path / "a" / "b"), "resnet18", None)
+    run.prepare()
+    assert (tmp_path / "a" / "b" / "resnet18").is_dir()
+    run.prepare()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    run = RunFolder(str(tmp_path / "file"), "resnet18", None)
+    with pytest.raises(UserError, match="file/resnet18: cannot be made: .*; .* --save"):
+        run.prepare()
+
+
+def test_the_recipe_is_read_back_as_it_was(tmp_path):
+    run = make(tmp_path)
+    recipe = load_recipe("resnet50_8xb256-rsb-a1-600e_in1k").with_epochs(7)
+    run.write_recipe(recipe)
+    assert load_recipe(str(run.path / "recipe.yaml")) == recipe
