@@ -20,8 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from official.vision.classification.engine import flags  # noqa: E402
 from official.vision.classification.engine.device import use_device  # noqa: E402
 from official.vision.classification.export.convert import ConvertConfig, convert  # noqa: E402
-from official.vision.classification.preprocess import parse_preprocess  # noqa: E402
-from official.vision.classification.zoo.trained import NetworkConfig  # noqa: E402
 
 
 def parser() -> flags.Parser:
@@ -30,11 +28,9 @@ def parser() -> flags.Parser:
     parser.add_argument("source", metavar="SRC", help="the weight file, of any known format")
     flags.add_arch(parser)
     flags.add_preprocess(parser)
+    flags.add_entry(parser)
     parser.add_argument(
         "-o", "--out", required=True, metavar="FILE", help="what to write: .safetensors or .pkl"
-    )
-    parser.add_argument(
-        "--average", action="store_true", help="of a checkpoint, the averaged weights (ema)"
     )
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     parser.add_argument(
@@ -47,12 +43,8 @@ def parser() -> flags.Parser:
 def start(args: argparse.Namespace) -> int:
     """Convert as the flags say."""
     use_device("cpu")
-    preprocess = parse_preprocess(args.preprocess) if args.preprocess else None
-    network = NetworkConfig(args.arch, args.source, preprocess=preprocess)
-    config = ConvertConfig(
-        network, args.out, args.verify, args.names, average=args.average, half=args.half
-    )
-    return convert(config)
+    network = flags.network(args, args.source)
+    return convert(ConvertConfig(network, args.out, args.verify, args.names, half=args.half))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

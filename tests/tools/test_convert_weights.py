@@ -8,9 +8,9 @@ import pytest
 from safetensors import safe_open
 
 from official.vision.classification.zoo import get_model
-from official.vision.classification.zoo.load import load_weights
 from official.vision.classification.zoo.rows import BY_NAME
 from official.vision.classification.zoo.trained import NetworkConfig, open_network
+from official.vision.classification.zoo.weights import load_weights
 from tests.vision.classification.readers import handmade
 
 ROW = "resnet18_8xb16_cifar10"

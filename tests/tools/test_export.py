@@ -17,7 +17,11 @@ from official.vision.classification.errors import UsageError, UserError
 from official.vision.classification.export import export as module
 from official.vision.classification.export.export import ExportConfig, export
 from official.vision.classification.zoo import get_model
-from official.vision.classification.zoo.trained import NetworkConfig, open_network
+from official.vision.classification.zoo.trained import (
+    NetworkConfig,
+    open_network,
+    untrained_network,
+)
 from tests import documents
 from tests.conftest import CLASSES, ROOT
 from tests.vision.classification.resnet.reference import randomise_statistics, relative_difference
@@ -149,7 +153,7 @@ def test_untrained_networks(tmp_path):
     [("resnet50", 224, 1000), ("wide_resnet50_2", 224, 1000), ("resnet20_cifar", 32, 10)],
 )
 def test_an_untrained_network_has_its_usual_form(arch, size, count):
-    network = module._untrained(NetworkConfig(arch))
+    network = untrained_network(NetworkConfig(arch))
     assert (network.preprocess.crop, network.num_classes) == (size, count)
     assert not network.model.training
 

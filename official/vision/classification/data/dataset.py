@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -42,12 +42,20 @@ class ImageDataset:
         """
         return Path(self.paths[index]).read_bytes()
 
-    def relabel(self, classes: Sequence[str]) -> "ImageDataset":
-        """The same images with labels that index ``classes`` instead, matched by name.
+    def relabel(
+        self, classes: Sequence[str], positions: Optional[Sequence[int]] = None
+    ) -> "ImageDataset":
+        """The same images with labels that index ``classes`` instead.
+
+        Args:
+            positions: where each of this data set's classes is among them; None to go by name.
 
         Raises:
             DataError: when a class folder has no counterpart.
         """
+        if positions is not None:
+            labels = np.array(positions, np.int32)[self.labels]
+            return replace(self, classes=tuple(classes), labels=labels)
         index = {name: position for position, name in enumerate(classes)}
         foreign = [name for name in self.classes if name not in index]
         if foreign:

@@ -109,13 +109,14 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         "--ckpt_path",
-        metavar="FILE",
-        help="weights or checkpoint (default: the network's published weights, downloaded once)",
+        metavar="FILE|ROW",
+        help="weights, a checkpoint or a published row (default: the network's first row)",
     )
     parser.add_argument(
         "--num-classes", type=positive, metavar="N", help="classes (default: the weights')"
     )
     add_preprocess(parser)
+    add_entry(parser)
 
 
 def add_arch(parser: argparse.ArgumentParser) -> None:
@@ -139,10 +140,32 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def network(args: argparse.Namespace) -> NetworkConfig:
-    """Which trained network the flags mean."""
-    preprocess = parse_preprocess(args.preprocess) if args.preprocess else None
-    return NetworkConfig(args.arch, args.model, args.num_classes, preprocess)
+def add_entry(parser: argparse._ActionsContainer) -> None:
+    """--average and --entry, for files that hold more than one set of weights."""
+    parser.add_argument(
+        "--average",
+        action="store_true",
+        help="use the running mean of the weights (EMA), where the file has one beside them",
+    )
+    parser.add_argument(
+        "--entry", metavar="NAME", help="which entry of the file to use, such as state_dict"
+    )
+
+
+def network(args: argparse.Namespace, file: Optional[str] = None) -> NetworkConfig:
+    """Which trained network the flags mean.
+
+    Args:
+        file: its weights, where --model does not name them.
+    """
+    return NetworkConfig(
+        args.arch,
+        file or args.model,
+        getattr(args, "num_classes", None),
+        parse_preprocess(args.preprocess) if args.preprocess else None,
+        args.average,
+        args.entry,
+    )
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import io
 import json
+import logging
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List
 
@@ -16,8 +17,10 @@ from ..engine.console import Console
 from ..engine.files import check_target, write_atomically
 from ..errors import UsageError, WeightsError
 from ..readers.pickle_data import shown
-from ..zoo.load import DESCRIPTION, Weights, load_weights
-from ..zoo.trained import Network, NetworkConfig, network_from
+from ..zoo.trained import Network, NetworkConfig, look_up, network_from
+from ..zoo.weights import DESCRIPTION, Weights, load_weights
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pkl")
 
@@ -31,7 +34,6 @@ class ConvertConfig:
         out: the file to write; its suffix says the format.
         verify: read it again and compare every tensor with the source.
         names: tell the name of every tensor, not only how many were renamed.
-        average: of a checkpoint, the running means of its weights.
         half: store float16, which a network makes float32 again when it loads them.
     """
 
@@ -39,7 +41,6 @@ class ConvertConfig:
     out: str
     verify: bool = False
     names: bool = False
-    average: bool = False
     half: bool = False
 
 
@@ -52,14 +53,19 @@ def convert(config: ConvertConfig) -> int:
     out = Path(config.out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: the name must end in {' or '.join(SUFFIXES)}")
+    if config.network.preprocess is not None and out.suffix == ".pkl":
+        logger.warning(
+            "--preprocess: %s has tensors only and does not keep it; a .safetensors does", out
+        )
     if config.half and out.suffix == ".pkl":
         raise UsageError("--half: for .safetensors; a network filled from a .pkl would be float16")
     check_target("--out", out)
     console = Console()
-    weights = load_weights(config.network.model, config.average)
-    if out.exists() and out.samefile(weights.path):
+    source = look_up(config.network)
+    if source.weights and out.exists() and out.samefile(source.weights.path):
         raise UsageError(f"--out {out}: is the source itself; give another name")
-    network = network_from(weights, config.network)
+    network = network_from(source)
+    weights = source.weights_for(network.model)
     tensors = _collected(network, console)
     if config.half:
         tensors = _halved(weights.path, tensors)
@@ -136,10 +142,9 @@ def _report(
 
 def _verify(out: Path, config: ConvertConfig, console: Console) -> int:
     """Read the source and the result anew, and compare them bit for bit."""
-    source = load_weights(str(config.network.model), config.average)
-    # What is assumed has been told.
-    silent = replace(config.network, preprocess=config.network.preprocess or {})
-    expected = network_from(source, silent).model.state_dict()
+    network = network_from(look_up(config.network, say=False))
+    source = look_up(config.network, say=False).weights_for(network.model)
+    expected = network.model.state_dict()
     found = megengine.load(str(out)) if out.suffix == ".pkl" else load_weights(out).tensors
     console.start_bar("verify", len(expected), unit="tensor")
     for name, value in expected.items():

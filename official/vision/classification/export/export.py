@@ -13,10 +13,7 @@ from ..engine.console import Console
 from ..engine.evaluation import Result
 from ..engine.files import check_target, write_atomically
 from ..errors import UsageError
-from ..preprocess import Preprocess
-from ..zoo.models import ARCHS, arch_of, image_size
-from ..zoo.rows import BY_NAME, default_row
-from ..zoo.trained import DEFAULT_ARCH, Network, NetworkConfig, open_network
+from ..zoo.trained import Network, NetworkConfig, open_network, untrained_network
 from .check import BATCHES, Runner, check, mge_runner, onnx_runner, runtime
 from .description import describe, input_shape
 from .images import Images, accuracy, calibration_images, load_both
@@ -52,7 +49,8 @@ def export(config: ExportConfig) -> int:
     """
     out = Path(config.out)
     _check_flags(config, out)
-    network = _untrained(config.network) if config.random_weights else open_network(config.network)
+    build = untrained_network if config.random_weights else open_network
+    network = build(config.network)
     folders = load_both(config.data, network) if config.int8 else None
     console = Console()
     for line in _report(network):
@@ -92,22 +90,6 @@ def _check_flags(config: ExportConfig, out: Path) -> None:
                     f"--out {out}: needs the package {package}; pip install -r "
                     "requirements-export.txt"
                 )
-
-
-def _untrained(config: NetworkConfig) -> Network:
-    """A network as it is before training, for what depends on its form only, such as speed."""
-    name = config.arch or DEFAULT_ARCH
-    arch = arch_of(name)
-    row = BY_NAME.get(name) or default_row(arch)
-    size = image_size(arch)
-    usual = Preprocess() if Preprocess().crop == size else Preprocess(resize=size, crop=size)
-    classes = {"num_classes": row.num_classes} if row else {}
-    if config.num_classes is not None:
-        classes = {"num_classes": config.num_classes}
-    model = ARCHS[arch](**classes)
-    model.eval()
-    preprocess = (row.preprocess if row else usual).override(config.preprocess or {})
-    return Network(model, arch, model.fc.out_features, None, True, preprocess)
 
 
 def _report(network: Network) -> Tuple[str, str]:

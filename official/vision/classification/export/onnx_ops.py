@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..ops.plain import Padding
-from ..zoo.load import DESCRIPTION
 from ..zoo.trained import Network
+from ..zoo.weights import DESCRIPTION
 from .description import INPUT, OUTPUT, describe, input_shape
 from .folding import FoldingOps, computing_by
 

@@ -1,7 +1,7 @@
 """What a network says of a picture."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
@@ -148,7 +148,7 @@ def _network_of(model: M.Module) -> Network:
         raise UsageError("the network has no classifier, a Linear layer called fc; give it one")
     # A classifier put in later has other classes than the weights had.
     classes = config.classes if config.classes and len(config.classes) == count else None
-    return Network(model, type(model).__name__, count, classes, True, config.preprocess)
+    return Network(model, replace(config, num_classes=count, classes=classes))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from ..engine.files import write_atomically
 from ..errors import UsageError, WeightsError
 from ..preprocess import Preprocess
 from ..readers import read_weights
-from ..zoo.load import AVERAGE_PREFIX, DESCRIPTION, MODEL_PREFIX, strip_prefix
+from ..zoo.weights import AVERAGE_PREFIX, DESCRIPTION, MODEL_PREFIX, strip_prefix
 from .ema import ExponentialAverage
 
 OPTIMIZER_PREFIX = "optimizer."

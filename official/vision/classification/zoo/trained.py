@@ -1,18 +1,36 @@
-"""A network with weights, and what goes with them: ready to judge images."""
+"""A network with its weights: the one place where it is settled what they are.
+
+Which file or published row is meant, which network it fits, how its images are prepared, what its
+logits mean, and how each of these is known. The order is the same for every command: what a flag
+says, then what the file says, then what the published row says, then an assumption, which is told
+in one line.
+"""
 
 import logging
-from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import megengine.module as M
 
-from ..data.folder import ImageDataset
+from ..data.dataset import ImageDataset
 from ..errors import DataError, UsageError
-from ..preprocess import Preprocess
-from .classes import display_names
-from .load import PretrainedConfig, Weights, config_of, fill, load_weights, row_config
-from .models import ARCHS, arch_of, get_model
-from .rows import BY_NAME, default_row
+from ..preprocess import PRESETS, Preprocess
+from ..resnet.pretrained import Pretrained
+from .classes import (
+    dataset_classes,
+    default_classes,
+    display_names,
+    match_classes,
+    numbered,
+    standard_names,
+)
+from .download import fetch
+from .fill import fill, fitting_tensors
+from .models import ARCHS, arch_of, image_size
+from .rows import BY_NAME, Row, default_row
+from .weights import Weights, load_weights
 
 DEFAULT_ARCH = "resnet18"
 
@@ -21,36 +39,71 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which network is meant. What is None is taken from the weights.
+    """Which trained network is meant. What is None is taken from the weights.
 
     Args:
         arch: a network's or a published row's name.
-        model: path of its weights; None for the published ones.
+        model: the path of its weights, or a published row's name; None for the row that ``arch``
+            names, or else for the network's first row.
         preprocess: fields that replace the weights' own.
+        average: take the running mean of the weights, where the file has one beside them.
+        entry: which entry of the file holds the weights; None for the usual one.
     """
 
     arch: Optional[str] = None
     model: Optional[str] = None
     num_classes: Optional[int] = None
     preprocess: Optional[Dict[str, Any]] = None
+    average: bool = False
+    entry: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """What is known of trained weights beside their values.
+
+    Args:
+        preprocess: how their images are prepared.
+        classes: folder names in the order of the logits, None where unknown.
+        preprocess_by, classes_by: how these are known: "flag", "file", "row" or "assumed".
+        arch: the network.
+        num_classes: logits; None where the weights have no classifier.
+        source: the file's path or the row's name, for messages.
+    """
+
+    preprocess: Preprocess
+    classes: Optional[Tuple[str, ...]]
+    preprocess_by: str = "file"
+    classes_by: str = "file"
+    arch: str = ""
+    num_classes: Optional[int] = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network in evaluation mode.
-
-    Args:
-        classes: folder names of the classes in the order of the logits, None where unknown.
-        classes_are_guessed: they are those of the data set, not named in the weights' file.
-        preprocess: what its images need.
-    """
+    """A network in evaluation mode, and what is known of its weights."""
 
     model: M.Module
-    arch: str
-    num_classes: int
-    classes: Optional[Tuple[str, ...]]
-    classes_are_guessed: bool
-    preprocess: Preprocess
+    config: PretrainedConfig
+
+    @property
+    def arch(self) -> str:
+        return self.config.arch
+
+    @property
+    def num_classes(self) -> int:
+        return self.config.num_classes or 0
+
+    @property
+    def classes(self) -> Optional[Tuple[str, ...]]:
+        """Folder names of the classes in the order of the logits, None where unknown."""
+        return self.config.classes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What its images need."""
+        return self.config.preprocess
 
     @property
     def names(self) -> Tuple[str, ...]:
@@ -58,55 +111,201 @@ class Network:
         return display_names(self.classes, self.num_classes)
 
     def label(self, folder: ImageDataset) -> ImageDataset:
-        """``folder`` with labels in the order of this network's logits, matched by name.
+        """``folder`` with labels in the order of this network's logits.
+
+        Its classes are found by their names; or they are numbers, which are then those of the
+        logits. Failing that, folders in sorted order are taken for the classes where there are
+        as many, unless the file names others.
 
         Raises:
             DataError: when its classes are not this network's.
         """
-        known = self.classes is not None and set(folder.classes) <= set(self.classes)
-        same_number = len(folder.classes) == self.num_classes
-        if not known and same_number and (self.classes is None or self.classes_are_guessed):
-            if self.classes is not None:
+        classes = self.classes or tuple(map(str, range(self.num_classes)))
+        found = match_classes(folder.classes, classes)
+        if found is None and numbered(folder.classes, self.num_classes):
+            found = [int(name) for name in folder.classes]
+            if self.classes:
                 logger.warning(
-                    "%s: its folders are not named as the weights' classes (%s, …), and are taken "
-                    "for them in sorted order; --class-map says otherwise",
-                    folder.root,
-                    ", ".join(self.classes[:3]),
+                    "%s: its folders are numbers, taken for those of the classes", folder.root
                 )
-            return folder  # sorted folders are all there is to go by
+        if found is not None:
+            return folder.relabel(classes, found)
+        if len(folder.classes) == self.num_classes and self.config.classes_by != "file":
+            why = "its folders are not named as the weights' classes (%s, …)"
+            known = ", ".join((self.classes or ())[:3])
+            if not self.classes:
+                why, known = "%s does not name its classes", self.config.source or "the network"
+            logger.warning(
+                f"%s: {why}; the folders in sorted order are taken for them; --class-map says "
+                "otherwise",
+                *(folder.root, known),
+            )
+            return folder
         if self.classes is None:
             raise DataError(
                 f"{folder.root}: {len(folder.classes)} class folders, but the weights have "
                 f"{self.num_classes} classes; say which is which with --class-map"
             )
         try:
-            return folder.relabel(self.classes)
+            return folder.relabel(classes)
         except DataError as error:
             raise DataError(f"{error}; say which is which with --class-map") from None
 
 
-def open_network(config: NetworkConfig) -> Network:
-    """Build a network with its weights.
+class Source(NamedTuple):
+    """Weights that are known, and not yet in a network.
 
-    A checkpoint tells its network, its classes and its preprocessing. For a file that does not, a
-    row's name as ``arch`` tells them, or else what is usual where the file comes from is assumed,
-    with a warning.
+    Args:
+        weights: of a file; None for a published row's, which are fetched when they are needed.
+        arch_by: whether the network's name is a flag's, the file's or assumed.
+    """
+
+    config: PretrainedConfig
+    weights: Optional[Weights]
+    row: Optional[Row]
+    arch_by: str
+
+    def weights_for(self, model: M.Module) -> Weights:
+        """The tensors that are to fill ``model``."""
+        if self.weights is not None:
+            return self.weights
+        assert self.row is not None  # there is always one of the two
+        return load_weights(_fetch(model, self.row))
+
+    @property
+    def arch_for_messages(self) -> str:
+        arch = self.config.arch
+        return f"{arch} (assumed; --arch names another)" if self.arch_by == "assumed" else arch
+
+
+def open_network(config: NetworkConfig) -> Network:
+    """Build a network with its weights, in evaluation mode.
 
     Raises:
         UsageError: when the configuration contradicts itself or the file.
         WeightsError: when the weights cannot be had or do not fit.
     """
-    if config.model is None:
-        return _published(config)
-    if config.arch is not None:
-        arch_of(config.arch)  # a name that does not exist is told before a large file is read
-    return network_from(load_weights(config.model), config)
+    return network_from(look_up(config))
 
 
-def network_from(weights: Weights, config: NetworkConfig) -> Network:
-    """Build a network with the weights of a file; otherwise as ``open_network``."""
-    path = weights.path
-    wanted = None if config.arch is None else arch_of(config.arch)
+def network_from(source: Source) -> Network:
+    """Build the network of weights that ``look_up`` has found; otherwise as ``open_network``."""
+    model = ARCHS[source.config.arch](num_classes=source.config.num_classes or 1000)
+    fill(model, source.weights_for(model), name=source.arch_for_messages)
+    model.eval()
+    return Network(model, source.config)
+
+
+def untrained_network(config: NetworkConfig) -> Network:
+    """A network as it is before training, for what depends on its form only, such as speed."""
+    name = DEFAULT_ARCH if config.arch is None else config.arch
+    arch = arch_of(name)
+    row = BY_NAME.get(name) or default_row(arch)
+    count = config.num_classes or (row.num_classes if row else 1000)
+    model = ARCHS[arch](num_classes=count)
+    model.eval()
+    preprocess = row.preprocess if row else sized(Preprocess(), arch)
+    preprocess = preprocess.override(config.preprocess or {})
+    return Network(model, PretrainedConfig(preprocess, None, "assumed", "assumed", arch, count))
+
+
+def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
+    """What ``pretrained=`` does; see ``resnet.pretrained``.
+
+    Raises:
+        UsageError: when there are no such weights.
+        WeightsError: when they cannot be had or do not fit.
+    """
+    if pretrained is True and default_row(arch) is None:
+        raise UsageError(
+            f"there are no published weights for {arch}; give the path of a weight file"
+        )
+    source = look_up(NetworkConfig(arch, None if pretrained is True else str(pretrained)))
+    fill(model, source.weights_for(model), new_head=True, name=arch)
+    config = source.config
+    if model.fc.out_features != config.num_classes:  # a new classifier, for other classes
+        config = replace(config, classes=None, num_classes=model.fc.out_features)
+    model.pretrained_config = config
+
+
+def start_from(model: M.Module, source: Source, classes: Tuple[str, ...]) -> str:
+    """Fill a network that is to be trained on ``classes``; return what was done, in a line.
+
+    The classifier is kept where the weights have these classes, in any order; they are known by
+    their names and not by their number. Else it starts anew.
+
+    Raises:
+        WeightsError: when the weights cannot be had or do not fit.
+    """
+    config = source.config
+    weights = source.weights_for(model)
+    found = match_classes(classes, config.classes) if config.classes else None
+    if found is not None and len(found) == config.num_classes:
+        order = "" if found == sorted(found) else ", in the order of this data"
+        fill(model, weights.with_classes(found), name=source.arch_for_messages)
+        return f"starts from {config.source}: its {len(found)} classes are kept{order}"
+    fill(model, weights.without_classifier(), new_head=True, name=source.arch_for_messages)
+    known = "names no classes" if config.classes is None else "has other classes"
+    if config.num_classes is None:
+        known = "has no classifier"
+    return (
+        f"starts from {config.source}, which {known}: the classifier starts anew for "
+        f"{len(classes)} classes"
+    )
+
+
+def look_up(config: NetworkConfig, say: bool = True) -> Source:
+    """Settle which weights are meant and what is known of them. A published row is not fetched.
+
+    Args:
+        say: tell what is assumed.
+
+    Raises:
+        UsageError: when the configuration contradicts itself or the file.
+        WeightsError: when the file cannot be read.
+    """
+    arch = None if config.arch is None else arch_of(config.arch)  # before a large file is read
+    if config.model is None or config.model in BY_NAME:
+        return _of_row(config, arch)
+    if "/" not in config.model and not Path(config.model).exists():
+        rows = [row.name for row in BY_NAME.values() if arch in (None, row.arch)]
+        raise UsageError(
+            f"{config.model!r}: neither a file nor a row of {arch or 'any network'} "
+            f"({', '.join(rows) or 'which has none'})"
+        )
+    return describe(load_weights(config.model, config.average, config.entry), config, say)
+
+
+def _of_row(config: NetworkConfig, arch: Optional[str]) -> Source:
+    arch = arch or (BY_NAME[config.model].arch if config.model else DEFAULT_ARCH)
+    row = BY_NAME.get(config.model or config.arch or "") or default_row(arch)
+    if row is None:
+        raise UsageError(f"there are no published weights for {arch}; give a file with --model")
+    if row.arch != arch:
+        raise UsageError(f"{row.name} are weights of {row.arch}, not of {arch}")
+    if config.num_classes not in (None, row.num_classes):
+        raise UsageError(
+            f"the published weights of {arch} have {row.num_classes} classes, not --num-classes "
+            f"{config.num_classes}; give a file with --model"
+        )
+    known = PretrainedConfig(
+        row.preprocess.override(config.preprocess or {}),
+        dataset_classes(row.dataset),
+        "flag" if config.preprocess else "row",
+        "row",
+        *(arch, row.num_classes, row.name),
+    )
+    return Source(known, None, row, "flag")
+
+
+def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Source:
+    """What is known of the weights of a file; otherwise as ``look_up``.
+
+    Files of networks other than our own rarely tell. Those that PyTorch, MMPreTrain or MindCV
+    write are taken to need what that project's networks usually need, at the size that the
+    network is made for.
+    """
+    path, wanted = weights.path, None if config.arch is None else arch_of(config.arch)
     if wanted and weights.arch and wanted != weights.arch:
         raise UsageError(
             f"{path}: weights of {weights.arch}, not of --arch {config.arch}; leave that out"
@@ -114,58 +313,88 @@ def network_from(weights: Weights, config: NetworkConfig) -> Network:
     arch = wanted or weights.arch or DEFAULT_ARCH
     if arch not in ARCHS:
         raise UsageError(f"{path}: weights of {arch}, which this version does not know")
-    count = weights.num_classes or config.num_classes or 1000
+    count = weights.num_classes or config.num_classes
     if config.num_classes not in (None, count):
         raise UsageError(
             f"{path}: has {count} classes, not --num-classes {config.num_classes}; leave that out"
         )
-    model = ARCHS[arch](num_classes=count)
-    assumed = not (wanted or weights.arch)
-    fill(model, weights, name=f"{arch} (assumed; --arch names another)" if assumed else arch)
-    model.eval()
-    known = _known(config, weights, arch)
-    return Network(
-        model,
-        arch,
-        count,
-        known.classes,
-        weights.classes is None,
-        known.preprocess.override(config.preprocess or {}),
-    )
-
-
-def _known(config: NetworkConfig, weights: Weights, arch: str) -> PretrainedConfig:
-    """Preprocessing and classes of a file's weights."""
     row = BY_NAME.get(config.arch or "")
-    if row and row.num_classes == weights.num_classes:
-        its = row_config(row)
-        return PretrainedConfig(
-            weights.preprocess or its.preprocess, weights.classes or its.classes
-        )
-    found = config_of(weights, arch)
-    if weights.preprocess is None and config.preprocess is None:
-        p = found.preprocess
-        logger.warning(
-            "%s: does not tell how its images are prepared; assuming %s, mean %s, std %s, resize "
-            "%s, crop %s; --preprocess says otherwise",
-            *(weights.path, p.order, p.mean, p.std, p.resize, p.crop),
-        )
-    return found
+    row = row if row and row.num_classes == count else None
+    preprocess, preprocess_by = _preprocess(weights, row, arch)
+    if config.preprocess is not None:
+        preprocess, preprocess_by = preprocess.override(config.preprocess), "flag"
+    classes, classes_by = _classes(weights, row)
+    known = PretrainedConfig(
+        *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path))
+    )
+    if say:
+        _say_assumptions(known)
+    return Source(known, weights, row, "flag" if wanted else "file" if weights.arch else "assumed")
 
 
-def _published(config: NetworkConfig) -> Network:
-    name = DEFAULT_ARCH if config.arch is None else config.arch
-    arch = arch_of(name)
-    row = BY_NAME.get(name) or default_row(arch)
-    if row is None:
-        raise UsageError(f"there are no published weights for {arch}; give a file with --model")
-    if config.num_classes not in (None, row.num_classes):
+def _preprocess(weights: Weights, row: Optional[Row], arch: str) -> Tuple[Preprocess, str]:
+    """How the images are prepared, and how that is known."""
+    if weights.preprocess:
+        return weights.preprocess, "file"
+    if row:
+        return row.preprocess, "row"
+    usual = "torchvision"
+    if weights.scheme in ("mmpretrain", "mindcv"):  # both resize with OpenCV
+        usual = "mmpretrain"
+    elif weights.format == "megengine-pickle":
+        usual = "megengine"
+    return sized(PRESETS[usual], arch), "assumed"
+
+
+def sized(preprocess: Preprocess, arch: str) -> Preprocess:
+    """The same for images of the size that ``arch`` is made for."""
+    size = image_size(arch)
+    return preprocess if preprocess.crop == size else replace(preprocess, resize=size, crop=size)
+
+
+def _classes(weights: Weights, row: Optional[Row]) -> Tuple[Optional[Tuple[str, ...]], str]:
+    """Folder names in the order of the logits, and how they are known."""
+    if weights.classes:
+        return standard_names(weights.classes), "file"
+    if row:
+        return dataset_classes(row.dataset), "row"
+    if weights.scheme == "cifar" and weights.num_classes == 10:
+        return dataset_classes("CIFAR-10"), "assumed"
+    return default_classes(weights.num_classes or 0), "assumed"
+
+
+def _say_assumptions(known: PretrainedConfig) -> None:
+    p = known.preprocess
+    prepared = (
+        f"how its images are prepared; assuming {p.order}, mean {p.mean}, std {p.std}, resize "
+        f"{p.resize}, crop {p.crop}; --preprocess says otherwise"
+    )
+    named = f"which classes it has; its {known.num_classes} are taken for ImageNet's"
+    unsaid = [prepared] * (known.preprocess_by == "assumed")
+    unsaid += [named] * (known.classes_by == "assumed" and known.num_classes == 1000)
+    if unsaid:
+        logger.warning("%s: does not say %s", known.source, "; nor ".join(unsaid))
+
+
+def _fetch(model: M.Module, row: Row) -> Path:
+    """The row's file, for a network that is built as its own is but for the classifier."""
+    if _body_size(model) != row.params - row.num_classes * (model.fc.in_features + 1):
         raise UsageError(
-            f"the published weights of {arch} have {row.num_classes} classes, not --num-classes "
-            f"{config.num_classes}; give a file with --model"
+            f"{row.name}: weights of {row.arch} as it is by default, and this one is built "
+            "otherwise, as with in_channels or paper_form; leave that out, or give a weight file"
         )
-    model = get_model(name, pretrained=True, num_classes=row.num_classes)
-    model.eval()
-    known = row_config(row)
-    preprocess = known.preprocess.override(config.preprocess or {})
-    return Network(model, arch, row.num_classes, known.classes, True, preprocess)
+
+    def check(path: Path) -> None:
+        fitting_tensors(model, load_weights(path), new_head=True, name=row.arch)
+
+    # Twice what the parameters take, for files that hold more than one network needs.
+    return fetch(row, check, max_bytes=8 * row.params + (64 << 20))
+
+
+def _body_size(model: M.Module) -> int:
+    """Numbers in everything but the classifier and the statistics of normalisations."""
+    return sum(
+        prod(value.shape)
+        for name, value in model.named_tensors()
+        if not name.startswith("fc.") and ".running_" not in name
+    )

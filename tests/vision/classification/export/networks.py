@@ -7,7 +7,7 @@ import numpy as np
 from official.vision.classification.ops.plain import Layer
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.resnet import cifar, model, preact
-from official.vision.classification.zoo.trained import Network
+from official.vision.classification.zoo.trained import Network, PretrainedConfig
 from tests.vision.classification.resnet.reference import randomise_statistics
 
 LAYERS = (1, 2, 1, 1)
@@ -57,7 +57,10 @@ def network_of(build, size=(33, 33), **options):
     built.eval()
     preprocess = Preprocess(resize=size, crop=None, **options)
     classes = tuple(f"n{index}" for index in range(built.fc.out_features))
-    return Network(built, "resnet18", built.fc.out_features, classes, False, preprocess)
+    config = PretrainedConfig(
+        preprocess, classes, arch="resnet18", num_classes=built.fc.out_features
+    )
+    return Network(built, config)
 
 
 def images(count, size, seed=0):

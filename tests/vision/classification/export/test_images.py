@@ -14,14 +14,16 @@ from official.vision.classification.export.images import (
     load_both,
 )
 from official.vision.classification.preprocess import Preprocess
-from official.vision.classification.zoo.trained import Network
+from official.vision.classification.zoo.trained import Network, PretrainedConfig
 from tests.conftest import CLASSES
 
 PREPROCESS = Preprocess("RGB", (10, 20, 30), (2, 4, 8), resize=16, crop=16)
 
 
 def network_for(preprocess=PREPROCESS, classes=CLASSES):
-    return Network(None, "resnet20_cifar", 3, classes, False, preprocess)
+    return Network(
+        None, PretrainedConfig(preprocess, classes, arch="resnet20_cifar", num_classes=3)
+    )
 
 
 def nothing(count):

@@ -12,16 +12,16 @@ from official.vision.classification.errors import DataError, TrainingError, Usag
 from official.vision.classification.ops.plain import PlainOps
 from official.vision.classification.prediction.inference import classify
 from official.vision.classification.preprocess import Preprocess
-from official.vision.classification.zoo import load
 from official.vision.classification.zoo import rows as rows
-from official.vision.classification.zoo.load import PretrainedConfig
-from official.vision.classification.zoo.trained import Network
+from official.vision.classification.zoo import trained
+from official.vision.classification.zoo.trained import Network, PretrainedConfig
 
 PLAIN = Preprocess("BGR", (0, 0, 0), (1, 1, 1), resize=None, crop=None)
 
 
 def network_of(function, names, preprocess=PLAIN):
-    return Network(function, "resnet18", len(names), names, False, preprocess)
+    config = PretrainedConfig(preprocess, names, arch="resnet18", num_classes=len(names))
+    return Network(function, config)
 
 
 def channel_means(images):
@@ -193,7 +193,7 @@ def published(monkeypatch, tmp_path):
     row = replace(base, name="row", arch="resnet20_cifar")
     monkeypatch.setattr(rows, "ROWS", (row,))
     monkeypatch.setitem(rows.BY_NAME, row.name, row)
-    monkeypatch.setattr(load, "_fetch", lambda model, row: path)
+    monkeypatch.setattr(trained, "_fetch", lambda model, row: path)
     return path
 
 

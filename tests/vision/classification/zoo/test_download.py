@@ -345,7 +345,7 @@ def test_interrupted_by_the_user(mirror, row, random_state, pkl, monkeypatch):
         raise KeyboardInterrupt
 
     mirror.offer(row, pkl(random_state))
-    monkeypatch.setattr("official.vision.classification.zoo.load.load_weights", interrupt)
+    monkeypatch.setattr("official.vision.classification.zoo.trained.load_weights", interrupt)
     with pytest.raises(KeyboardInterrupt):
         get_model("resnet20_cifar", pretrained=True)
     assert len(mirror.requests) == 1 and mirror.cached == []

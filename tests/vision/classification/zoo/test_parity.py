@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from official.vision.classification.readers import read_weights
-from official.vision.classification.zoo.load import Weights, fill
+from official.vision.classification.zoo import Weights, fill
 from official.vision.classification.zoo.models import get_model
 from official.vision.classification.zoo.names import translate
 from tests.oracles import files, fixtures, seeded

@@ -11,10 +11,11 @@ from official.vision.classification.errors import DataError, UsageError, Weights
 from official.vision.classification.preprocess import PRESETS, Preprocess
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.training.checkpoint import Progress, save_checkpoint
-from official.vision.classification.zoo import load
 from official.vision.classification.zoo import rows as rows
+from official.vision.classification.zoo import trained
 from official.vision.classification.zoo.classes import class_names, dataset_classes
-from official.vision.classification.zoo.trained import NetworkConfig, network_from, open_network
+from official.vision.classification.zoo.trained import NetworkConfig, describe, open_network
+from official.vision.classification.zoo.weights import load_weights
 
 SMALL = Preprocess("RGB", (1, 2, 3), (4, 5, 6), resize=16, crop=16)
 
@@ -42,7 +43,7 @@ def test_a_checkpoint_tells_everything(checkpoint):
     assert (network.arch, network.num_classes) == ("resnet20_cifar", 3)
     assert network.names == ("blue", "green", "red")
     assert network.preprocess == SMALL
-    assert not network.classes_are_guessed
+    assert network.config.classes_by == "file"
     assert not network.model.training
 
 
@@ -95,7 +96,7 @@ def test_an_empty_name_is_not_taken_for_none(bare, checkpoint, tmp_path):
         with pytest.raises(UsageError, match="unknown network ''"):
             open_network(NetworkConfig("", str(path)))
     with pytest.raises(UsageError, match="unknown network ''"):
-        network_from(load.load_weights(checkpoint), NetworkConfig(""))
+        describe(load_weights(checkpoint), NetworkConfig(""))
 
 
 def test_a_file_of_another_network(bare, checkpoint):
@@ -140,7 +141,7 @@ def test_what_is_assumed_is_told_in_one_line(bare, caplog):
     assert network.preprocess == expected
     assert network.classes is None
     assert caplog.messages == [
-        f"{bare}: does not tell how its images are prepared; assuming BGR, mean "
+        f"{bare}: does not say how its images are prepared; assuming BGR, mean "
         "(103.53, 116.28, 123.675), std (57.375, 57.12, 58.395), resize 32, crop 32; --preprocess "
         "says otherwise"
     ]
@@ -179,7 +180,7 @@ def row(monkeypatch):
         preprocess=SMALL,
     )
     monkeypatch.setitem(rows.BY_NAME, row.name, row)
-    monkeypatch.setattr(load, "dataset_classes", lambda dataset: ("x", "y", f"{dataset} z"))
+    monkeypatch.setattr(trained, "dataset_classes", lambda dataset: ("x", "y", f"{dataset} z"))
     return row
 
 
@@ -187,7 +188,7 @@ def test_a_rows_name_tells_what_its_file_does_not(row, bare, caplog):
     network = open_network(NetworkConfig(row.name, str(bare)))
     assert (network.arch, network.preprocess) == ("resnet20_cifar", SMALL)
     assert network.classes == ("x", "y", "CIFAR-10 z")
-    assert network.classes_are_guessed
+    assert network.config.classes_by == "row"
     changed = open_network(NetworkConfig(row.name, str(bare), preprocess={"crop": 12}))
     assert changed.preprocess == replace(SMALL, crop=12)
     assert caplog.messages == []
@@ -196,7 +197,7 @@ def test_a_rows_name_tells_what_its_file_does_not(row, bare, caplog):
 def test_a_file_knows_better_than_the_row(row, checkpoint, tmp_path):
     """As after fine-tuning from it: with its own classes, of which there may be as many."""
     network = open_network(NetworkConfig(row.name, str(checkpoint)))
-    assert network.names == ("blue", "green", "red") and not network.classes_are_guessed
+    assert network.names == ("blue", "green", "red") and network.config.classes_by == "file"
     state = resnet20_cifar(num_classes=3).state_dict()
     path = tmp_path / "weights.safetensors"
     for told, classes, preprocess in [
@@ -207,7 +208,7 @@ def test_a_file_knows_better_than_the_row(row, checkpoint, tmp_path):
         save_file(tensors, str(path), {"resnet": json.dumps(told)})
         network = open_network(NetworkConfig(row.name, str(path)))
         assert (network.classes, network.preprocess) == (classes, preprocess)
-        assert network.classes_are_guessed == ("classes" not in told)
+        assert (network.config.classes_by == "file") == ("classes" in told)
 
 
 def test_a_row_of_another_number_of_classes_tells_nothing(row, tmp_path, caplog):
@@ -236,7 +237,7 @@ def published(monkeypatch, tmp_path):
     monkeypatch.setattr(rows, "ROWS", tuple(made))
     for row in made:
         monkeypatch.setitem(rows.BY_NAME, row.name, row)
-    monkeypatch.setattr(load, "_fetch", lambda model, row: wanted.append(row.name) or path)
+    monkeypatch.setattr(trained, "_fetch", lambda model, row: wanted.append(row.name) or path)
     return wanted
 
 
@@ -249,7 +250,7 @@ def test_published_weights_come_with_their_row(published, caplog, name, row, cro
     assert published == [row]
     assert (network.arch, network.num_classes) == ("resnet20_cifar", 10)
     assert network.preprocess == replace(SMALL, crop=crop)
-    assert network.classes == dataset_classes("CIFAR-10") and network.classes_are_guessed
+    assert network.classes == dataset_classes("CIFAR-10") and network.config.classes_by == "row"
     assert not network.model.training
     assert caplog.messages == []
     changed = open_network(NetworkConfig(name, num_classes=10, preprocess={"crop": 11}))
@@ -259,18 +260,22 @@ def test_published_weights_come_with_their_row(published, caplog, name, row, cro
 # Labels
 
 
+def knowing(network, **values):
+    """The same network, of whose classes something else is known."""
+    return replace(network, config=replace(network.config, **values))
+
+
 def test_guessed_classes_give_way_to_sorted_folders_of_their_number(
     checkpoint, tiny_images, caplog
 ):
     network = open_network(NetworkConfig(None, str(checkpoint)))
     folder = load_split(tiny_images, "val")
-    object.__setattr__(network, "classes", ("a", "b", "c"))
-    object.__setattr__(network, "classes_are_guessed", True)
+    network = knowing(network, classes=("a", "b", "c"), classes_by="row")
     assert network.label(folder) is folder
     (warning,) = caplog.messages
     assert warning.startswith(f"{tiny_images / 'val'}: its folders are not named as")
     assert "(a, b, c, …)" in warning and "--class-map" in warning
-    object.__setattr__(network, "classes", ("red", "green", "blue"))
+    network = knowing(network, classes=("red", "green", "blue"))
     assert network.label(folder).labels.tolist() == [2] * 5 + [1] * 5 + [0] * 5
     assert len(caplog.messages) == 1
 
@@ -279,13 +284,13 @@ def test_labels_follow_the_networks_classes_by_name(checkpoint, tiny_images):
     network = open_network(NetworkConfig(None, str(checkpoint)))
     folder = load_split(tiny_images, "val")
     assert network.label(folder).labels.tolist() == folder.labels.tolist()
-    object.__setattr__(network, "classes", ("red", "yellow", "blue", "green"))
+    network = knowing(network, classes=("red", "yellow", "blue", "green"))
     assert set(network.label(folder).labels[folder.labels == 0]) == {2}  # blue
 
 
 def test_labels_of_foreign_folders_are_refused(checkpoint, tiny_images):
     network = open_network(NetworkConfig(None, str(checkpoint)))
-    object.__setattr__(network, "classes", ("a", "b", "c"))
+    network = knowing(network, classes=("a", "b", "c"))
     with pytest.raises(DataError, match="not among the 3 expected classes .* --class-map"):
         network.label(load_split(tiny_images, "val"))
 
@@ -294,7 +299,7 @@ def test_bare_weights_take_sorted_folders_if_their_number_fits(bare, tmp_path, t
     network = open_network(NetworkConfig("resnet20_cifar", str(bare)))
     folder = load_split(tiny_images, "val")
     assert network.label(folder) is folder
-    object.__setattr__(network, "num_classes", 4)
+    network = knowing(network, num_classes=4)
     with pytest.raises(DataError, match="3 class folders, but the weights have 4 classes"):
         network.label(folder)
 

@@ -1,6 +1,7 @@
 """Files of other projects: their names, their shapes, and what they leave to be assumed."""
 
 import json
+from pathlib import Path
 
 import megengine
 import megengine.module as M
@@ -13,8 +14,8 @@ from official.vision.classification.preprocess import PRESETS, Preprocess
 from official.vision.classification.readers import read_weights
 from official.vision.classification.zoo import Weights, fill, get_model, load_weights
 from official.vision.classification.zoo.classes import dataset_classes
-from official.vision.classification.zoo.load import PretrainedConfig, config_of, row_config
 from official.vision.classification.zoo.rows import BY_NAME
+from official.vision.classification.zoo.trained import NetworkConfig, describe, look_up
 
 
 @pytest.fixture
@@ -122,16 +123,25 @@ def test_a_whole_resnext_with_the_shapes_of_torch(same):
     flat = {n: v.reshape(-1, *v.shape[2:]) if v.ndim == 5 else v for n, v in source.items()}
     assert flat["layer1.0.conv2.weight"].shape == (128, 4, 3, 3)
     target = get_model("resnext50_32x4d", num_classes=3)
-    fill(target, Weights("a file", flat))
+    fill(target, Weights(Path("a file"), flat))
     assert same(target, source)
 
 
 # Preprocessing and classes
 
 
+def config_of(weights, arch):
+    """What is known of the images and classes of a file's weights."""
+    return told(describe(weights, NetworkConfig(arch)).config)
+
+
+def told(config):
+    return config.preprocess, config.classes
+
+
 def weights_of(scheme, format, num_classes=10, **told):
     head = {"fc.weight": np.zeros((num_classes, 4), np.float32)}
-    return Weights("a file", head, scheme=scheme, format=format, **told)
+    return Weights(Path("a file"), head, scheme=scheme, format=format, **told)
 
 
 @pytest.mark.parametrize(
@@ -149,42 +159,42 @@ def weights_of(scheme, format, num_classes=10, **told):
 )
 def test_what_is_usual_where_a_file_comes_from(scheme, format, preset):
     weights = weights_of(scheme, format, num_classes=7)
-    assert config_of(weights, "resnet50") == PretrainedConfig(PRESETS[preset], None)
+    assert config_of(weights, "resnet50") == (PRESETS[preset], None)
     small = PRESETS[preset].override({"resize": 32, "crop": 32})
     for arch in ("resnet20_cifar", "resnet50_cifar"):
-        assert config_of(weights, arch) == PretrainedConfig(small, None)
+        assert config_of(weights, arch) == (small, None)
 
 
 def test_what_a_file_tells_comes_first():
     own, names = Preprocess(resize=40, crop=36), tuple("abcdefghij")
     weights = weights_of("ours", "safetensors", preprocess=own, classes=names)
     for arch in ("resnet50", "resnet20_cifar"):
-        assert config_of(weights, arch) == PretrainedConfig(own, names)
+        assert config_of(weights, arch) == (own, names)
     nameless = weights_of("ours", "safetensors", preprocess=own)
-    assert config_of(nameless, "resnet50") == PretrainedConfig(own, None)
+    assert config_of(nameless, "resnet50") == (own, None)
 
 
 def test_a_thousand_classes_are_imagenets():
     imagenet = dataset_classes("ImageNet-1k")
-    assert config_of(weights_of("cifar", "torch-zip", 1000), "resnet20_cifar").classes == imagenet
+    assert config_of(weights_of("cifar", "torch-zip", 1000), "resnet20_cifar")[1] == imagenet
     for arch in ("resnet50", "resnet50_cifar"):
         for scheme in ("torchvision", "mmpretrain", "mindcv"):
-            assert config_of(weights_of(scheme, "torch-zip", 10), arch).classes is None
+            assert config_of(weights_of(scheme, "torch-zip", 10), arch)[1] is None
 
 
 def test_ten_classes_of_the_cifar_networks_repository_are_cifars():
     cifar10 = dataset_classes("CIFAR-10")
-    assert config_of(weights_of("cifar", "torch-legacy", 10), "resnet20_cifar").classes == cifar10
+    assert config_of(weights_of("cifar", "torch-legacy", 10), "resnet20_cifar")[1] == cifar10
     for count in (9, 100):
         weights = weights_of("cifar", "torch-legacy", count)
-        assert config_of(weights, "resnet20_cifar").classes is None
+        assert config_of(weights, "resnet20_cifar")[1] is None
     named = weights_of("cifar", "torch-legacy", 10, classes=tuple("abcdefghij"))
-    assert config_of(named, "resnet20_cifar").classes == tuple("abcdefghij")
+    assert config_of(named, "resnet20_cifar")[1] == tuple("abcdefghij")
 
 
 def test_a_file_without_a_classifier():
-    headless = Weights("a file", {"conv1.weight": np.zeros(3, np.float32)})
-    assert config_of(headless, "resnet50").classes is None
+    headless = Weights(Path("a file"), {"conv1.weight": np.zeros(3, np.float32)})
+    assert config_of(headless, "resnet50")[1] is None
 
 
 @pytest.mark.parametrize(
@@ -197,7 +207,7 @@ def test_a_file_without_a_classifier():
     ],
 )
 def test_what_a_row_tells(row, count, first):
-    config = row_config(BY_NAME[row])
+    config = look_up(NetworkConfig(row)).config
     assert config.preprocess == BY_NAME[row].preprocess
     assert (len(config.classes), config.classes[0]) == (count, first)
 
@@ -208,7 +218,7 @@ class TestTheNetworkKnows:
     def test_of_a_file(self, save, random_state):
         model = get_model("resnet20_cifar", pretrained=save(random_state))
         expected = PRESETS["megengine"].override({"resize": 32, "crop": 32})
-        assert model.pretrained_config == PretrainedConfig(expected, None)
+        assert told(model.pretrained_config) == (expected, None)
         assert model.state_dict().keys() == random_state.keys()
 
     def test_of_a_file_that_tells(self, tmp_path, random_state):
@@ -216,21 +226,17 @@ class TestTheNetworkKnows:
         text = json.dumps({"preprocess": {"crop": 100}, "classes": list("abcdefghij")})
         save_file(random_state, str(path), {"resnet": text})
         model = get_model("resnet20_cifar", pretrained=path)
-        assert model.pretrained_config == PretrainedConfig(
-            Preprocess(crop=100), tuple("abcdefghij")
-        )
+        assert told(model.pretrained_config) == (Preprocess(crop=100), tuple("abcdefghij"))
         other = get_model("resnet20_cifar", pretrained=path, num_classes=9)
-        assert other.pretrained_config == PretrainedConfig(Preprocess(crop=100), None)
+        assert told(other.pretrained_config) == (Preprocess(crop=100), None)
 
     def test_of_a_row(self, row, mirror, pkl, random_state):
         mirror.offer(row, pkl(random_state))
         for wanted in (True, row.name):
             model = get_model("resnet20_cifar", pretrained=wanted)
-            assert model.pretrained_config == PretrainedConfig(
-                row.preprocess, dataset_classes("CIFAR-10")
-            )
+            assert told(model.pretrained_config) == (row.preprocess, dataset_classes("CIFAR-10"))
         other = get_model("resnet20_cifar", pretrained=True, num_classes=9)
-        assert other.pretrained_config == PretrainedConfig(row.preprocess, None)
+        assert told(other.pretrained_config) == (row.preprocess, None)
 
     def test_nothing_of_none(self):
         assert not hasattr(get_model("resnet20_cifar"), "pretrained_config")

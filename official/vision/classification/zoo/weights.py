@@ -1,0 +1,144 @@
+"""The tensors of a weight file by our names, and what the file says about them."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..errors import UsageError, WeightsError
+from ..preprocess import Preprocess
+from ..readers import WeightFile, read_weights
+from .names import translate
+
+MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
+AVERAGE_PREFIX = "average."  # of their running means, where the recipe has ``ema``
+CLASSIFIER = ("fc.weight", "fc.bias")
+DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's tensors by our names, and what their file says about them.
+
+    Args:
+        format: of the file; see ``readers``.
+        scheme: whose names the file has; see ``names``. "ours" for the project's own files.
+        sources: our name -> the file's; dropped: the file's names of what is no weight.
+    """
+
+    path: Path
+    tensors: Dict[str, np.ndarray]
+    arch: Optional[str] = None
+    classes: Optional[Tuple[str, ...]] = None
+    preprocess: Optional[Preprocess] = None
+    format: str = ""
+    scheme: str = "ours"
+    sources: Dict[str, str] = field(default_factory=dict)
+    dropped: Tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> Optional[int]:
+        """Rows of the classifier."""
+        head = self.tensors.get("fc.weight")
+        return None if head is None or head.ndim != 2 else len(head)
+
+    def with_classes(self, rows: Sequence[int]) -> "Weights":
+        """The same with the classifier's ``rows`` in this order."""
+        head = {key: self.tensors[key][list(rows)] for key in CLASSIFIER if key in self.tensors}
+        return replace(self, tensors={**self.tensors, **head}, classes=None)
+
+    def without_classifier(self) -> "Weights":
+        """The same without the tensors of the classifier."""
+        body = {key: value for key, value in self.tensors.items() if key not in CLASSIFIER}
+        return replace(self, tensors=body, classes=None)
+
+
+def load_weights(
+    path: Union[str, Path], average: bool = False, entry: Optional[str] = None
+) -> Weights:
+    """Read a weight file of any kind this project knows, or one of its own checkpoints.
+
+    Args:
+        average: the running means of a checkpoint's weights in place of the weights.
+
+    Raises:
+        WeightsError: naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    file = read_weights(path)
+    averages = strip_prefix(AVERAGE_PREFIX, file.tensors) if DESCRIPTION in file.metadata else {}
+    if average and not averages:
+        raise WeightsError(
+            f"{path}: has no averaged weights; the checkpoints of a recipe with ema have them"
+        )
+    if DESCRIPTION not in file.metadata:
+        return _translated(path, file)
+    description = _parse(path, file.metadata[DESCRIPTION])
+    weights = Weights(
+        path,
+        averages if average else strip_prefix(MODEL_PREFIX, file.tensors) or file.tensors,
+        arch=description.get("arch"),
+        classes=tuple(description.get("classes") or ()) or None,
+        preprocess=_preprocess(path, description.get("preprocess")),
+        format=file.format,
+    )
+    if weights.classes and weights.num_classes not in (None, len(weights.classes)):
+        raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")
+    return weights
+
+
+def _translated(path: Path, file: WeightFile) -> Weights:
+    """The weights in a file of another project, or in one that has only tensors."""
+    try:
+        found = translate(file.tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    return Weights(
+        path,
+        found.tensors,
+        format=file.format,
+        scheme=found.scheme,
+        sources=found.sources,
+        dropped=found.dropped,
+    )
+
+
+def strip_prefix(prefix: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """The tensors whose names start with ``prefix``, by the rest of their names."""
+    return {
+        name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)
+    }
+
+
+def _parse(path: Path, text: str) -> Dict[str, Any]:
+    """A file's own description; whoever wrote the file may have written anything."""
+    try:
+        description = json.loads(text)
+    except (ValueError, RecursionError):
+        description = None
+    if not isinstance(description, dict):
+        raise _damaged(path, "it is no JSON object")
+    arch = description.get("arch") or "none"
+    if not isinstance(arch, str) or not arch.isidentifier() or len(arch) > 80:
+        raise _damaged(path, "arch is no name")
+    classes = description.get("classes") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise _damaged(path, "classes is no list of names")
+    if len(set(classes)) < len(classes):
+        raise _damaged(path, "a class comes twice")
+    return description
+
+
+def _preprocess(path: Path, values: Any) -> Optional[Preprocess]:
+    if values is None:
+        return None
+    try:
+        return Preprocess.from_dict(values)
+    except UsageError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _damaged(path: Path, what: str) -> WeightsError:
+    return WeightsError(f"{path}: its description is damaged, {what}; use another copy")
