@@ -11,17 +11,24 @@ DIR holds train/ and val/ with one folder of images per class, as in ImageNet.
 """
 
 import argparse
+import logging
 import sys
+from dataclasses import replace
 from typing import Optional, Sequence
 
 from .engine import flags
-from .engine.recipe import Recipe, load_recipe, override, parse_set
-from .preprocess import parse_preprocess
+from .engine.recipe import Recipe, load_recipe, override, parse_set, stated_preprocess
+from .errors import WeightsError
+from .preprocess import Preprocess, parse_preprocess
 from .training.dry_run import dry_run
+from .training.run_folder import RunFolder
 from .training.trainer import TrainConfig, train
 from .zoo.models import arch_of, image_size
 from .zoo.rows import BY_NAME
-from .zoo.trained import DEFAULT_ARCH
+from .zoo.trained import DEFAULT_ARCH, NetworkConfig, PretrainedConfig, Source, look_up
+from .zoo.weights import load_weights
+
+logger = logging.getLogger(__name__)
 
 
 def parser() -> flags.Parser:
@@ -116,8 +123,10 @@ def parser() -> flags.Parser:
         const=True,
         default=False,
         metavar="ROW|FILE",
-        help="start from the published weights, another row's or a file's, with a new classifier",
+        help="start from the published weights of the network or row, another row's, or a file's; "
+        "the classifier starts anew unless the classes have the same names",
     )
+    flags.add_entry(start)
     start.add_argument(
         "--num-classes", type=flags.positive, metavar="N", help="must be the folder's"
     )
@@ -130,23 +139,52 @@ def parser() -> flags.Parser:
     return parser
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe with what the flags put in its place."""
-    recipe = load_recipe(args.config or _usual_recipe(args.arch))
+def recipe_of(args: argparse.Namespace, source: Optional[Source] = None) -> Recipe:
+    """The recipe with what the weights and the flags put in its place.
+
+    Args:
+        source: the weights that training starts from. Images are prepared as they need it, where
+            neither a flag nor the recipe that --config names says otherwise.
+    """
+    arch = source.config.arch if source else None
+    recipe = load_recipe(args.config or _usual_recipe(args.arch or arch))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
-    preprocess = parse_preprocess(args.preprocess) if args.preprocess else {}
+    preprocess = recipe.preprocess
+    if source:
+        preprocess = _prepared_for(source, args.config)
     changes = {
-        "arch": arch_of(args.arch) if args.arch else recipe.arch or DEFAULT_ARCH,
+        "arch": arch_of(args.arch) if args.arch else recipe.arch or arch or DEFAULT_ARCH,
         "batch_size": args.batch_size,
         "optimizer.lr": args.lr,
         "optimizer.momentum": args.momentum,
         "optimizer.weight_decay": args.weight_decay,
         "precision": args.precision,
-        "preprocess": recipe.preprocess.override(preprocess),
+        "preprocess": preprocess.override(
+            parse_preprocess(args.preprocess) if args.preprocess else {}
+        ),
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     return override(override(recipe, changes), dict(map(parse_set, args.set)))
+
+
+def _prepared_for(source: Source, recipe: Optional[str]) -> Preprocess:
+    """How images are prepared for these weights, but for what ``recipe`` states."""
+    needed = source.config.preprocess
+    stated = stated_preprocess(recipe) if recipe else {}
+    used = Preprocess.from_dict({**needed.to_dict(), **stated})
+    differing = [
+        f"{key} {getattr(used, key)} instead of {getattr(needed, key)}"
+        for key in ("order", "mean", "std")
+        if getattr(used, key) != getattr(needed, key)
+    ]
+    if differing:
+        logger.warning(
+            "the recipe %s prepares images otherwise than %s needs: %s; take these keys out of the "
+            "recipe, or set them with --preprocess, to follow the weights",
+            *(recipe, source.config.source, ", ".join(differing)),
+        )
+    return used
 
 
 def _usual_recipe(name: Optional[str]) -> str:
@@ -160,10 +198,50 @@ def _usual_recipe(name: Optional[str]) -> str:
     return "default" if arch in ("resnet18", "resnet34") else "default_fbaug"
 
 
+def weights_of(args: argparse.Namespace) -> Optional[NetworkConfig]:
+    """Which weights --pretrained means; None without it.
+
+    Without a name they are those of the published row that --arch or --config names, and else the
+    network's first row.
+    """
+    if args.pretrained is False:
+        return None
+    recipe = load_recipe(args.config) if args.config else None
+    arch = args.arch or (recipe.arch if recipe else None)
+    model = args.pretrained
+    if model is True:
+        named = [name for name in (args.arch, args.config) if name in BY_NAME]
+        named += [row.name for row in BY_NAME.values() if row.recipe == args.config]
+        fitting = [name for name in named if not arch or arch_of(name) == arch_of(arch)]
+        model = fitting[0] if fitting else None
+    return NetworkConfig(arch, model, average=args.average, entry=args.entry)
+
+
+def _resumed(args: argparse.Namespace, arch: str) -> Optional[Preprocess]:
+    """How the run that is gone on with prepares its images; None where there is none."""
+    for path in RunFolder(args.save, arch, args.resume).resume_from:
+        try:
+            return load_weights(path).preprocess
+        except WeightsError:
+            continue  # the trainer says so, and takes the one before
+    return None
+
+
 def start(args: argparse.Namespace) -> int:
     """Train as the flags say."""
-    recipe = recipe_of(args)
-    row = args.arch if args.arch in BY_NAME else None
+    weights = weights_of(args)
+    source = None
+    if weights:
+        arch = arch_of(weights.arch or DEFAULT_ARCH)
+        before = _resumed(args, arch) if args.resume else None
+        if before:  # its weights are in the checkpoint, and their file may have gone
+            known = PretrainedConfig(before, None, arch=arch, source=args.resume)
+            source = Source(known, None, None, "flag")
+        else:
+            source = look_up(weights)
+    recipe = recipe_of(args, source)
+    if weights and arch_of(weights.arch or DEFAULT_ARCH) != recipe.arch:
+        weights = replace(weights, arch=recipe.arch)
     config = TrainConfig(
         data=args.data,
         arch=recipe.arch or DEFAULT_ARCH,
@@ -174,7 +252,7 @@ def start(args: argparse.Namespace) -> int:
         workers=args.workers,
         resume=args.resume,
         seed=args.seed,
-        pretrained=row if args.pretrained is True and row else args.pretrained,
+        weights=weights,
         num_classes=args.num_classes,
         print_freq=args.print_freq,
         save_every=args.save_every,

@@ -7,16 +7,15 @@ list without splits is of one split: that of its name in a folder with ``train.c
 
 import csv
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import DataError
 from ..readers.text_file import read_lines
-from .dataset import ImageDataset, some
+from .dataset import ImageDataset, some, split_name
 
 _COLUMNS = ("path", "label", "split")
-_SPLITS = ("train", "val", "test")
 
 
 class _Row(NamedTuple):
@@ -32,7 +31,14 @@ def is_list(path: Path) -> bool:
 
 def matches(folder: Path) -> bool:
     """Whether ``folder`` has a list of any split."""
-    return any((folder / f"{name}.csv").is_file() for name in _SPLITS)
+    return bool(_lists(folder))
+
+
+def _lists(folder: Path) -> Dict[str, Path]:
+    """The lists in a folder by their splits."""
+    found = sorted(folder.glob("*.csv"), reverse=True)
+    spelled = {split_name(path.stem): path for path in found if split_name(path.stem)}
+    return {**spelled, **{path.stem: path for path in found if split_name(path.stem) == path.stem}}
 
 
 def load(path: Path, splits: Sequence[str]) -> ImageDataset:
@@ -48,8 +54,8 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
         DataError: when the list is missing, damaged or empty, or has no such split.
     """
     if path.is_dir():
-        lists = [path / f"{name}.csv" for name in splits]
-        path = next((name for name in lists if name.is_file()), lists[0])
+        lists = _lists(path)
+        path = next((lists[name] for name in splits if name in lists), path / f"{splits[0]}.csv")
         rows = _read(path)
         if rows[0].split:
             raise DataError(f"{path}: has a column split; give the list itself with --data")
@@ -138,6 +144,6 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str) -> _Row:
         raise DataError(f"{where} has {some(cells)}; expected {','.join(columns)}")
     values = dict(zip(columns, cells))
     split = values.get("split", "")
-    if split and split not in _SPLITS:
+    if split and not split_name(split):
         raise DataError(f"{where}: split is {split!a}; expected train, val or test")
-    return _Row(values["path"], values["label"], split)
+    return _Row(values["path"], values["label"], split_name(split))

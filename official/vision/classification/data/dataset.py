@@ -67,6 +67,15 @@ class ImageDataset:
         return replace(self, classes=tuple(classes), labels=mapping[self.labels])
 
 
+def split_name(text: str) -> str:
+    """Which of train, val and test is called so; empty for none of them."""
+    name = text.lower()
+    name = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
+        name, name
+    )
+    return name if name in ("train", "val", "test") else ""
+
+
 def some(names: Sequence[str]) -> str:
     """The first few names, for a message."""
     shown = ", ".join(names[:3])

@@ -2,22 +2,27 @@
 
 import os
 from pathlib import Path
-from typing import List, Union
+from typing import Dict, List, Sequence, Union
 
 import numpy as np
 
 from ..errors import DataError
+from ..text import printable
 from . import cifar_archive, csv_list, cub
-from .dataset import ImageDataset
+from .dataset import ImageDataset, split_name
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SPLITS = {"train": ("train",), "val": ("val", "test")}  # names tried for each split
+# Names tried for each split.
+SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
 
 _FOLDER_KINDS = (cifar_archive, cub, csv_list)
 
 
 def load_split(root: Union[str, Path], split: str) -> ImageDataset:
-    """The ``train`` or ``val`` images of a data set; ``test`` serves where there is no ``val``.
+    """The ``train``, ``val`` or ``test`` images of a data set.
+
+    ``val`` may be called ``valid`` or ``validation``, ``train`` ``training`` and ``test``
+    ``testing``, in capitals or not; ``test`` serves where there is no ``val``.
 
     ``root`` is known by what it holds, in this order:
 
@@ -37,22 +42,61 @@ def load_split(root: Union[str, Path], split: str) -> ImageDataset:
         return kind.load(root, SPLITS[split])
     if not root.is_dir():
         raise DataError(f"{root}: no such folder or file; give the data set with --data")
-    names = [name for names in SPLITS.values() for name in names]
-    if not any((root / name).is_dir() for name in names):
+    there = _split_folders(root)
+    if not there:
         for kind in _FOLDER_KINDS:
             if kind.matches(root):
                 return kind.load(root, SPLITS[split])
-    for name in SPLITS[split]:
-        if (root / name).is_dir():
-            return load_folder(root / name)
-    wanted = " or ".join(str(root / name) for name in SPLITS[split])
-    raise DataError(
-        f"{wanted}: no such folder; expected {split} images in a folder per class{_hint(root)}"
+    found = [there[name] for name in SPLITS[split] if name in there]
+    if not found:
+        wanted = " or ".join(str(root / name) for name in SPLITS[split])
+        raise DataError(
+            f"{wanted}: no such folder; expected {split} images in a folder per class{_hint(root)}"
+        )
+    return load_folder(found[0])
+
+
+def unused_splits(root: Union[str, Path], used: Sequence[Path]) -> List[str]:
+    """Names of folders in ``root`` that have class folders with images, and are not ``used``."""
+    root = Path(root)
+    if not any(folder.parent == root for folder in used):
+        return []
+    return sorted(
+        entry.name
+        for entry in _entries(root)
+        if entry.is_dir() and entry.name[0] != "." and Path(entry.path) not in used
+        if any(_images(Path(inner.path)) for inner in _entries(Path(entry.path)) if inner.is_dir())
     )
+
+
+def describe_splits(root: Union[str, Path], train: ImageDataset, val: ImageDataset) -> List[str]:
+    """Lines that say which images a run is trained and validated on, and which it leaves out."""
+    lines = [
+        f"data: {len(train)} training images in {train.root}, {len(val)} validation images in "
+        f"{val.root}"
+    ]
+    if split_name(val.root.name) == "test":
+        lines.append(
+            f"data: there is no val/, so {val.root} decides which epoch is best; keep other images "
+            "to test that epoch on"
+        )
+    unused = unused_splits(root, [train.root, val.root])
+    if unused:
+        lines.append(f"data: not used: {', '.join(printable(name) for name in unused)}")
+    return lines
+
+
+def _split_folders(root: Path) -> Dict[str, Path]:
+    """The folders of splits, however these are spelled; train/ comes before Train/."""
+    folders = sorted((entry.name for entry in _entries(root) if entry.is_dir()), reverse=True)
+    spelled = {split_name(name): root / name for name in folders if split_name(name)}
+    return {**spelled, **{name: root / name for name in folders if split_name(name) == name}}
 
 
 def load_folder(root: Union[str, Path]) -> ImageDataset:
     """Classes are the sub-folders of ``root`` in sorted order, as in ImageNet.
+
+    Folders that are called 0, 1, … without a gap are in the order of these numbers.
 
     Raises:
         DataError: when there is no class folder, or one without images, or one that cannot be
@@ -62,6 +106,8 @@ def load_folder(root: Union[str, Path]) -> ImageDataset:
     classes = sorted(
         entry.name for entry in _entries(root) if entry.is_dir() and entry.name[0] != "."
     )
+    if set(classes) == set(map(str, range(len(classes)))):  # numbers, as in ImageNet-V2
+        classes.sort(key=int)
     if not classes:
         raise DataError(f"{root}: no class folders; expected one folder of images per class")
     paths: List[str] = []

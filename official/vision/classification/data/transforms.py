@@ -192,8 +192,9 @@ class TrainTransform:
         """The transform that a recipe's sections describe.
 
         Args:
-            augment: the section of that name: an object with its fields. Its crop is "resized",
-                "padded", or "random": resized as for evaluation, then any square of it.
+            augment: the section of that name: an object with its fields. Its crop is "resized";
+                or, of the image resized as for evaluation, "random" for any square of it and
+                "padded" for any square of it in a black border.
             preprocess: of evaluation.
             size: edge of a training image in pixels.
         """
@@ -207,7 +208,7 @@ class TrainTransform:
             interpolation=augment.interpolation,
             library=augment.library,
             aspect=augment.aspect,
-            preprocess=preprocess if augment.crop == "random" else None,
+            preprocess=None if augment.crop == "resized" else preprocess,
             rand_augment=None if ops is None else RandAugment(**dict(ops)),
             erasing=augment.erasing,
         )

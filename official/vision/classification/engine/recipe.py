@@ -27,6 +27,17 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UsageError: naming the file and the key that is unknown or does not fit.
     """
+    return parse_recipe(*_values(name))
+
+
+def stated_preprocess(name: str) -> Dict[str, Any]:
+    """What a recipe's file states itself under ``preprocess``; otherwise as ``load_recipe``."""
+    values, _ = _values(name)
+    return values.get("preprocess") or {}
+
+
+def _values(name: str) -> Tuple[Any, str]:
+    """What a recipe's file holds, and its path."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = FOLDER / f"{name}.yaml"
@@ -37,7 +48,7 @@ def load_recipe(name: str) -> Recipe:
         values = _read_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from None
-    return parse_recipe(values, str(path))
+    return values, str(path)
 
 
 def parse_recipe(values: Any, source: str) -> Recipe:

@@ -207,10 +207,10 @@ class RandAugment(Section):
 class Augment(Section):
     """What is done to a training image, in this order, and to a batch of them.
 
-    crop: resized takes a random part and scales it (Szegedy et al., arXiv:1409.4842); padded
-    cuts a random square out of the image in a black border (He et al., arXiv:1512.03385, section
-    4.2); random cuts one out of the image that was resized as ``preprocess`` says. The square's
-    edge is that of ``preprocess``.
+    crop: resized takes a random part and scales it (Szegedy et al., arXiv:1409.4842); the others
+    resize the image as ``preprocess`` says, as testing does: random cuts any square out of it,
+    padded any square out of it in a black border (He et al., arXiv:1512.03385, section 4.2). The
+    square's edge is that of ``preprocess``.
     """
 
     _kind = "crop"

@@ -12,7 +12,7 @@ import megengine
 import megengine.module as M
 import numpy as np
 
-from ..data.folder import ImageDataset, load_split
+from ..data.folder import ImageDataset, describe_splits, load_split
 from ..data.loader import Batch, Loader
 from ..data.mixing import apply_mix, draw_mix
 from ..data.sampler import steps_per_epoch, train_batches
@@ -24,6 +24,9 @@ from ..errors import UserError
 from ..resnet.complexity import complexity
 from ..testing.class_map import number_of_classes
 from ..zoo.models import get_model
+from ..zoo.trained import look_up, start_from
+from .checkpoint import read_checkpoint
+from .run_folder import RunFolder
 from .step import Updater
 from .trainer import TrainConfig
 
@@ -49,9 +52,18 @@ def dry_run(config: TrainConfig) -> int:
     classes = number_of_classes(config.num_classes, train_set)
     batch = _first_batch(config, train_set, ranks)
     model = get_model(config.arch, num_classes=classes, drop_path=config.recipe.drop_path)
+    folder = RunFolder(config.save, config.arch, config.resume, config.keep)
+    if folder.resume_from:
+        progress, _ = read_checkpoint(folder.resume_from[0])
+        console.line(f"goes on from {folder.resume_from[0]}, at step {progress.step}")
+    elif config.weights:
+        source = look_up(config.weights, say=False)
+        console.line(start_from(model, source, train_set.classes))
     console.line(
         f"data: {len(train_set)} training and {len(val_set)} validation images, {classes} classes"
     )
+    for line in describe_splits(config.data, train_set, val_set)[1:]:
+        console.line(line)
     for line in _sizes(config, model, len(train_set), ranks):
         console.line(line)
     for line in _costs(config, model, len(train_set), ranks, batch, device):

@@ -9,7 +9,7 @@ import megengine
 import megengine.module as M
 import numpy as np
 
-from ..data.folder import ImageDataset, load_split
+from ..data.folder import ImageDataset, describe_splits, load_split
 from ..data.loader import Loader, Transform
 from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_batches
 from ..data.transforms import EvalTransform, TrainTransform
@@ -23,9 +23,9 @@ from ..engine.evaluation import Result, evaluate
 from ..engine.meters import NonFiniteLoss, StepMeters
 from ..engine.recipe import Recipe
 from ..errors import TrainingError, UsageError, WeightsError
-from ..resnet.pretrained import Pretrained
 from ..testing.class_map import number_of_classes
 from ..zoo.models import get_model
+from ..zoo.trained import NetworkConfig, look_up, start_from
 from .checkpoint import Progress, read_checkpoint, restore, save_checkpoint, save_weights
 from .curves import draw_curves
 from .run_folder import RunFolder
@@ -58,7 +58,7 @@ class TrainConfig:
     workers: int = 2
     resume: Optional[str] = None  # "auto" or a checkpoint's path
     seed: int = 0
-    pretrained: Pretrained = False
+    weights: Optional[NetworkConfig] = None  # that training starts from; None for random ones
     num_classes: Optional[int] = None
     print_freq: int = 20
     save_every: int = 1000
@@ -99,6 +99,7 @@ class Trainer:
         self.console = Console(rank() == 0, self.folder.path, config.tensorboard)
         megengine.random.seed(config.seed)
         self.device = device
+        self.started_from = ""
         self.model = self._build_model(device)
         self.updater = Updater(self.model, recipe, self.total_lr, config.seed, device)
         self.meters = StepMeters()
@@ -118,6 +119,10 @@ class Trainer:
         require_same_run("the step to go on from (--save must be on a shared disk)", [self.step])
         if rank() == 0:  # only now: a run that is refused leaves the recipe of the one before
             self.folder.write_recipe(self.recipe)
+        for line in describe_splits(self.config.data, self.train_set, self.val_set):
+            self.console.line(line)
+        if self.started_from:
+            self.console.line(self.started_from)
         self.console.line(f"kernels: {self.model.ops.name}")
         if self.updater.precision.note:
             self.console.line(self.updater.precision.note)
@@ -267,12 +272,14 @@ class Trainer:
         norm = M.SyncBatchNorm if recipe.sync_bn and world_size() > 1 else M.BatchNorm2d
         model = get_model(
             self.config.arch,
-            False if self.folder.resume_from else self.config.pretrained,
             num_classes=self.num_classes,
             zero_init_residual=recipe.zero_init_residual,
             drop_path=recipe.drop_path,
             norm=norm,
         )
+        if self.config.weights and not self.folder.resume_from:
+            source = look_up(self.config.weights, say=False)
+            self.started_from = start_from(model, source, self.train_set.classes)
         broadcast_model(model)
         return prepare(model, device, recipe.precision)
 

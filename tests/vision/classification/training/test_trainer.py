@@ -19,6 +19,7 @@ from official.vision.classification.training.curves import draw_curves
 from official.vision.classification.training.step import Updater
 from official.vision.classification.training.trainer import train
 from official.vision.classification.zoo import load_weights
+from official.vision.classification.zoo.trained import NetworkConfig
 
 pytestmark = pytest.mark.usefixtures("curves")
 
@@ -230,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, folder):
 
 
 def test_fine_tuning_starts_from_a_file_with_a_new_classifier(
-    config, folder, tiny_images, tmp_path, caplog
+    config, folder, tiny_images, tmp_path, capsys
 ):
     train(config)
     source = folder / "best.safetensors"
@@ -244,12 +245,15 @@ def test_fine_tuning_starts_from_a_file_with_a_new_classifier(
         replace(
             config,
             data=str(data),
-            pretrained=str(source),
+            weights=NetworkConfig(model=str(source)),
             save=str(tmp_path / "fine"),
             recipe=recipe,
         )
     )
-    assert "3 classes; the classifier starts anew with 2" in caplog.text
+    assert (
+        f"starts from {source}, which has other classes: the classifier starts anew for 2 classes"
+        in capsys.readouterr().out.splitlines()
+    )
     tuned = load_weights(tmp_path / "fine" / "resnet20_cifar" / "checkpoint.safetensors")
     assert tuned.classes == ("green", "red")
     assert tuned.tensors["fc.weight"].shape == (2, 64)
