@@ -227,7 +227,7 @@ def test_the_recipes_rand_augment_is_this_ones_default():
 
 def test_from_sections_with_other_crops():
     padded = Augment(crop="padded", padding=3)
-    expected = TrainTransform(32, area=None, padding=3)
+    expected = TrainTransform(32, area=None, padding=3, preprocess=Preprocess())
     assert TrainTransform.from_sections(padded, Preprocess(), 32) == expected
     found = TrainTransform.from_sections(Augment(crop="random"), CUB, 44)
     assert found == TrainTransform(44, area=None, preprocess=CUB)
