@@ -20,9 +20,12 @@ from benchmarks import worker  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
 from official.vision.classification.engine.schema import Loss, Optimizer  # noqa: E402
 from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
-from official.vision.classification.training.freezing import trainable_parameters  # noqa: E402
 from official.vision.classification.training.losses import loss_of  # noqa: E402
-from official.vision.classification.training.optimizers import build_optimizer  # noqa: E402
+from official.vision.classification.training.optimizers import (  # noqa: E402
+    build_optimizer,
+    set_learning_rate,
+    trainable_parameters,
+)
 from official.vision.classification.zoo.models import ARCHS  # noqa: E402
 
 
@@ -90,7 +93,8 @@ def train(model: M.Module, images: Tensor, labels: Tensor) -> worker.Step:
     """A step is what training/step.py does for one batch of the plainest recipe."""
     model.train()
     section = Optimizer(lr=worker.RATE, momentum=worker.MOMENTUM, weight_decay=worker.WEIGHT_DECAY)
-    optimizer = build_optimizer(model, section, worker.RATE)
+    optimizer = build_optimizer(model, section)
+    set_learning_rate(optimizer, worker.RATE)
     gradients = GradManager().attach(trainable_parameters(model))
     criterion = loss_of(Loss())
 

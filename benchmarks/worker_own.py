@@ -28,7 +28,7 @@ from official.vision.classification.engine.device import prepare, use_device  # 
 from official.vision.classification.engine.recipe import load_recipe, override  # noqa: E402
 from official.vision.classification.engine.schema import Recipe  # noqa: E402
 from official.vision.classification.errors import UserError  # noqa: E402
-from official.vision.classification.training.step import Updater  # noqa: E402
+from official.vision.classification.training.step import TrainingStep  # noqa: E402
 from official.vision.classification.zoo.models import get_model  # noqa: E402
 
 RATE = 1e-4  # of learning: small, so that random labels cannot make the loss overflow
@@ -107,13 +107,13 @@ def training(args: argparse.Namespace, recipe: Recipe, facts: Dict[str, Any]) ->
     """Updates of the weights as train.py makes them: mixing, EMA and AMP are the recipe's."""
     model = prepare(get_model(args.arch, drop_path=recipe.drop_path), args.device, recipe.precision)
     facts.update(computed_with(model, args.device))
-    updater = Updater(model, recipe, RATE, 0, args.device)
+    train_step = TrainingStep(model, recipe, 0, args.device)
     batch = random_batch(args.batch, args.size)
     steps = itertools.count()
 
     def job(batches: int) -> float:
         for _ in range(batches):
-            loss_and_hits = updater(batch, next(steps), RATE)
+            loss_and_hits = train_step(batch, next(steps), RATE)
         return float(loss_and_hits.numpy()[0])
 
     return job

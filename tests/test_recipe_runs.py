@@ -17,7 +17,7 @@ import yaml
 from official.vision.classification.engine.recipe import load_recipe, parse_recipe
 from official.vision.classification.resnet.model import STAGES
 from official.vision.classification.training import trainer
-from official.vision.classification.training.lamb import LAMB
+from official.vision.classification.training.optimizers import LAMB
 from official.vision.classification.training.trainer import Trainer
 from tests.scripts import load_script
 

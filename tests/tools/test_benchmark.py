@@ -135,7 +135,7 @@ def test_the_loader_reads_other_images_every_time(tiny_images, monkeypatch):
 def test_training_updates_the_weights_once_for_every_batch(monkeypatch):
     updates = []
 
-    class Spy(worker_own.Updater):
+    class Spy(worker_own.TrainingStep):
         def __call__(self, batch, step, rate):
             before = self.model.fc.weight.numpy()
             result = super().__call__(batch, step, rate)
@@ -143,7 +143,7 @@ def test_training_updates_the_weights_once_for_every_batch(monkeypatch):
             updates.append((step, len(batch), batch.images.shape[2:], changed))
             return result
 
-    monkeypatch.setattr(worker_own, "Updater", Spy)
+    monkeypatch.setattr(worker_own, "TrainingStep", Spy)
     job = worker_own.training(arguments(), load_recipe("default"), {})
     assert 0 < job(2) < 20 and job(1) > 0
     assert updates == [(step, 4, (16, 16), True) for step in range(3)]

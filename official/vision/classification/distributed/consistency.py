@@ -1,18 +1,17 @@
 """Ranks that compute the same thing must have the same thing: making sure of it, by hash."""
 
 import hashlib
-from typing import Dict, Iterable, Optional, Protocol
+from typing import Any, Dict, Iterable, Mapping, Optional, Protocol
 
 import megengine.module as M
 import numpy as np
 
-from ..digest import add_arrays
 from ..errors import TrainingError
 from .collectives import broadcast_arrays, broadcast_buffers, rank, sum_over_ranks, world_size
 
 
 class Average(Protocol):
-    """Averaged weights, as ``engine.ema.ExponentialAverage`` keeps them."""
+    """Averaged weights, as ``training.ema.ExponentialAverage`` keeps them."""
 
     def state(self) -> Dict[str, np.ndarray]: ...
 
@@ -72,7 +71,15 @@ def require_same(what: str, digest: bytes) -> None:
         raise TrainingError(f"{what} rank 0 and rank(s) {', '.join(map(str, others))}")
 
 
+def hash_arrays(digest: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    """Feed names, types, shapes and values to a hash of ``hashlib``, in the order of the names."""
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(value.view(np.uint8).data if value.size else b"")
+
+
 def _digest(arrays: Dict[str, np.ndarray]) -> bytes:
     digest = hashlib.sha256()
-    add_arrays(digest, arrays)
+    hash_arrays(digest, arrays)
     return digest.digest()

@@ -83,7 +83,7 @@ def beat() -> None:
         _Own.table.beat(_Own.index)
 
 
-def beats(items: Iterable[Item]) -> Iterator[Item]:
+def with_heartbeats(items: Iterable[Item]) -> Iterator[Item]:
     """The same items, with a sign of life at each."""
     for item in items:
         beat()

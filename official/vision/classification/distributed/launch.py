@@ -10,13 +10,12 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from typing import Any, BinaryIO, Callable, Dict, List, Union
+from typing import Any, BinaryIO, Callable, Dict, List
 
 from .heartbeat import Heartbeats
 from .rank import Assignment
-from .rendezvous import Guest, Host
+from .rendezvous import Rendezvous, RendezvousClient, RendezvousServer, Topology
 from .supervisor import RankProcess, Supervisor
-from .topology import Topology
 
 __all__ = ["Topology", "launch"]
 
@@ -45,15 +44,19 @@ def launch(
         return worker(*args)
     if worker.__module__ == "__main__":
         raise ValueError("a worker must be a function of a module that can be imported")
-    meeting = Host(topology, device_type) if topology.node == 0 else Guest(topology)
+    rendezvous: Rendezvous
+    if topology.node == 0:
+        rendezvous = RendezvousServer(topology, device_type)
+    else:
+        rendezvous = RendezvousClient(topology)
     try:
         with tempfile.TemporaryFile() as shared:
             shared.truncate(Heartbeats.size(topology.ngpus))
             table = Heartbeats(shared.fileno(), topology.ngpus)
-            ranks = _Starter(worker, args, topology, meeting, device_type, shared)
-            return Supervisor(ranks.start, topology, table, meeting).run()
+            ranks = _Starter(worker, args, topology, rendezvous, device_type, shared)
+            return Supervisor(ranks.start, topology, table, rendezvous).run()
     finally:
-        meeting.close()
+        rendezvous.close()
 
 
 class _Starter:
@@ -64,14 +67,14 @@ class _Starter:
         worker: Callable[..., int],
         args: tuple,
         topology: Topology,
-        meeting: Union[Host, Guest],
+        rendezvous: Rendezvous,
         device_type: str,
         shared: BinaryIO,
     ):
         self.worker = worker
         self.args = args
         self.topology = topology
-        self.meeting = meeting
+        self.rendezvous = rendezvous
         self.device_type = device_type
         self.shared = shared.fileno()
 
@@ -105,8 +108,8 @@ class _Starter:
                 index=index,
                 world_size=topology.processes,
                 neighbours=neighbours,
-                address=self.meeting.address,
-                port=self.meeting.port,
+                address=self.rendezvous.address,
+                port=self.rendezvous.port,
                 device_type=self.device_type,
                 heartbeats=self.shared,
                 launcher=os.getpid(),

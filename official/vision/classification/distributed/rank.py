@@ -19,7 +19,7 @@ from megengine.distributed.group import _set_machine_ranks
 
 from ..errors import UserError
 from ..log import log_to_stderr
-from . import cpu, heartbeat
+from . import collectives, heartbeat
 from .heartbeat import Heartbeats
 from .ring import PeerLost
 
@@ -60,7 +60,7 @@ def main(report_descriptor: int) -> None:
     """Do what stdin says; report over the pipe, one JSON object per line.
 
     ``{"is": "ready"}`` comes before the work, and after it one of done (with the exit code),
-    interrupted, unheard (nobody reads stdout), lost (another rank), and failed.
+    interrupted, output_closed (nobody reads stdout), peer_lost (another rank has ended), failed.
     """
     report = os.fdopen(report_descriptor, "wb", buffering=0)
     try:
@@ -74,9 +74,9 @@ def main(report_descriptor: int) -> None:
     except KeyboardInterrupt:
         _end(report, 130, "interrupted")
     except BrokenPipeError:
-        _end(report, 141, "unheard")
+        _end(report, 141, "output_closed")
     except PeerLost as error:
-        _end(report, 1, "lost", message=str(error))
+        _end(report, 1, "peer_lost", message=str(error))
     except BaseException as error:  # sys.exit too: the others wait for this rank
         _end(report, 1, "failed", **_describe(error))
     sys.stdout.flush()
@@ -113,7 +113,7 @@ def _take_cores(index: int, processes: int) -> None:
 def _join_group(assignment: Assignment) -> None:
     if assignment.device_type == "cpu":
         _take_cores(assignment.index, len(assignment.neighbours))
-        cpu.enable()
+        collectives.enable_cpu()
     os.environ["NCCL_LAUNCH_MODE"] = "PARALLEL"  # as MegEngine's launcher does, against deadlocks
     dist.init_process_group(
         master_ip=assignment.address,

@@ -1,5 +1,6 @@
-"""Where processes meet: MegEngine's key-value server, and what the launchers of nodes tell there.
+"""How many processes there are, and where they meet.
 
+That is MegEngine's key-value server, at which the launchers of nodes also tell each other news.
 The server runs in a thread of node 0's launcher and ends with it, so that it leaves neither a
 process nor a port behind.
 """
@@ -8,25 +9,50 @@ import socket
 import threading
 import time
 import xmlrpc.client
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, Optional, Set, Union
 
 from megengine.core._imperative_rt.utils import create_mm_server
 from megengine.distributed.server import Methods, ThreadXMLRPCServer
 
 from ..errors import UsageError, UserError
-from .topology import Topology
 
 CALL_EVERY = 0.5  # seconds between two calls of a launcher to node 0's
 _CALL_SECONDS = 2.0  # for one such call to be answered
 _SILENCE = 6.0  # seconds after which a node is lost: all notice it within 10, on a busy machine too
 
 
+@dataclass(frozen=True)
+class Topology:
+    """How many processes there are, where, and how patient they are.
+
+    Args:
+        ngpus: devices, and so processes, on this node; every node has as many.
+        nodes, node: how many nodes there are, and which one this is.
+        address, port: where the server of node 0 listens.
+        timeout: seconds after which a process that gets on with nothing has failed, and for which
+            other nodes wait for node 0.
+    """
+
+    ngpus: int = 1
+    nodes: int = 1
+    node: int = 0
+    address: str = "localhost"
+    port: int = 23456
+    timeout: float = 1800.0
+
+    @property
+    def processes(self) -> int:
+        """Over all nodes."""
+        return self.nodes * self.ngpus
+
+
 class _Server(ThreadXMLRPCServer):
     daemon_threads = True  # a thread that serves a rank that never comes must not keep us alive
 
 
-class _Desk(Methods):
+class _Methods(Methods):
     """MegEngine's methods, and those for launchers."""
 
     def __init__(self, mm_server_port: int, topology: Topology):
@@ -67,7 +93,7 @@ class _Desk(Methods):
             return None
 
 
-class Host:
+class RendezvousServer:
     """Node 0's side.
 
     Args:
@@ -80,7 +106,7 @@ class Host:
     def __init__(self, topology: Topology, device_type: str):
         several = topology.nodes > 1
         mm_server_port = create_mm_server("0.0.0.0", 0) if device_type == "gpu" else 0
-        self._desk = _Desk(mm_server_port, topology)
+        self._methods = _Methods(mm_server_port, topology)
         port = topology.port if several else 0  # 0: any that is free
         try:
             self._server = _Server(
@@ -91,31 +117,31 @@ class Host:
                 f"--dist-port {port}: cannot be used on this machine: {error.strerror}; give all "
                 "nodes another one"
             ) from None
-        self._server.register_instance(self._desk)
+        self._server.register_instance(self._methods)
         self.address = topology.address if several else "127.0.0.1"
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def exchange(self, failure: str, done: bool) -> str:
         """Say what has failed here, if anything; return what has failed anywhere, or nothing."""
-        missing = self._desk.missing()
+        missing = self._methods.missing()
         if missing is not None and not failure:
             failure = f"node {missing} does not answer any more"
-        return self._desk.exchange(0, failure, done)
+        return self._methods.exchange(0, failure, done)
 
     def close(self) -> None:
         """Wait until the other nodes know the end, or do not call any more; free the port."""
-        while not self._all_informed() and self._desk.missing() is None:
+        while not self._all_informed() and self._methods.missing() is None:
             time.sleep(0.05)
         self._server.shutdown()
         self._server.server_close()
 
     def _all_informed(self) -> bool:
-        with self._desk.lock:
-            return self._desk.last_call.keys() <= self._desk.informed | {0}
+        with self._methods.lock:
+            return self._methods.last_call.keys() <= self._methods.informed | {0}
 
 
-class Guest:
+class RendezvousClient:
     """The side of every other node, which waits ``topology.timeout`` seconds for node 0.
 
     Raises:
@@ -125,7 +151,7 @@ class Guest:
     def __init__(self, topology: Topology):
         self.address, self.port = topology.address, topology.port
         self._node = topology.node
-        self._desk = xmlrpc.client.ServerProxy(
+        self._methods = xmlrpc.client.ServerProxy(
             f"http://{self.address}:{self.port}", transport=_Transport(), allow_none=True
         )
         refusal = self._join(topology, time.monotonic() + topology.timeout)
@@ -136,7 +162,7 @@ class Guest:
     def _join(self, topology: Topology, deadline: float) -> str:
         while True:
             try:
-                return str(self._desk.join(topology.node, topology.nodes, topology.ngpus))
+                return str(self._methods.join(topology.node, topology.nodes, topology.ngpus))
             except (OSError, HTTPException, xmlrpc.client.Error) as error:
                 if time.monotonic() > deadline:
                     raise UserError(
@@ -146,9 +172,9 @@ class Guest:
                 time.sleep(0.5)
 
     def exchange(self, failure: str, done: bool) -> str:
-        """As ``Host.exchange``."""
+        """As ``RendezvousServer.exchange``."""
         try:
-            failure = str(self._desk.exchange(self._node, failure, done))
+            failure = str(self._methods.exchange(self._node, failure, done))
             self._answered = time.monotonic()
         except (OSError, HTTPException, xmlrpc.client.Error):
             if time.monotonic() - self._answered > _SILENCE and not failure:
@@ -157,6 +183,9 @@ class Guest:
 
     def close(self) -> None:
         """Nothing: the server is node 0's."""
+
+
+Rendezvous = Union[RendezvousServer, RendezvousClient]
 
 
 class _Transport(xmlrpc.client.Transport):

@@ -1,23 +1,148 @@
 """Looking after the ranks of a node: who fails first, who stalls, and that nobody is left over."""
 
+import contextlib
+import json
+import os
 import selectors
 import signal
+import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from types import FrameType
-from typing import Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional
 
 from .. import errors
 from ..errors import UserError
+from ..text import printable
 from .heartbeat import Heartbeats
-from .rank_process import Failure, RankProcess
-from .rendezvous import CALL_EVERY, Guest, Host
-from .topology import Topology
+from .rendezvous import CALL_EVERY, Rendezvous, Topology
 
 _TICK = 0.1  # seconds between two looks at what no pipe tells
 _GRACE = 2.0  # seconds for a cause to show itself when a consequence has been seen
 _ENDING = 5.0  # seconds for the last processes to end when others have
 _STARTING = 300.0  # the least seconds before a rank that has not begun to work has stalled
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with a rank, in letters that neither steer a terminal nor break XML.
+
+    Args:
+        text: one line for the user.
+        error: name of the class of the rank's exception; "" for none, or for one whose
+            traceback the user must see.
+        traceback: of the rank, "" if there is none.
+        is_cause: False when it only shows that another rank has gone.
+    """
+
+    text: str
+    error: str = ""
+    traceback: str = ""
+    is_cause: bool = True
+
+
+class RankProcess:
+    """The launcher's end of a rank.
+
+    Args:
+        number, index: among all ranks, and on this node.
+        receiving: descriptor of the pipe with its reports; it ends when the process does.
+        assignment: for its stdin.
+    """
+
+    def __init__(
+        self, number: int, index: int, process: subprocess.Popen, receiving: int, assignment: bytes
+    ):
+        self.number = number
+        self.index = index
+        self.process = process
+        self.receiving = receiving
+        self.assignment = assignment
+        self.is_ready = False
+        self.final: Optional[Dict[str, Any]] = None  # its last report
+        self.has_ended = False
+        self._unread = b""
+
+    def assign(self) -> None:
+        """Tell it what to do; one that has ended already has said so on stderr."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(self.assignment)
+            self.process.stdin.close()
+
+    def read(self) -> None:
+        """Take in what it reports."""
+        data = os.read(self.receiving, 1 << 16)
+        if not data:
+            self.has_ended = True
+            return
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            report = json.loads(line)
+            if report["is"] == "ready":
+                self.is_ready = True
+            else:
+                self.final = report
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its work has returned."""
+        return self.final is not None and self.final["is"] == "done"
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether Ctrl-C has ended its work."""
+        return self.final is not None and self.final["is"] == "interrupted"
+
+    @property
+    def is_output_closed(self) -> bool:
+        """Whether nobody reads its output any more."""
+        return self.final is not None and self.final["is"] == "output_closed"
+
+    @property
+    def has_lost_peer(self) -> bool:
+        """Whether it has ended because another rank had."""
+        return self.final is not None and self.final["is"] == "peer_lost"
+
+    def failure(self) -> Optional[Failure]:
+        """What went wrong, as far as is known by now."""
+        if self.final is not None:
+            if self.final["is"] == "failed":
+                return self._reported_failure()
+            if self.has_lost_peer:
+                text = f"rank {self.number}: {printable(self.final['message'])}"
+                return Failure(text, is_cause=False)
+            if self.final["is"] == "interrupted":
+                return Failure(f"rank {self.number} was interrupted")
+            return None
+        if not self.has_ended:
+            return None
+        code = self.process.wait()
+        if code >= 0:
+            text = f"ended with exit code {code} before its work was done"
+        else:
+            text = f"was ended by {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:
+                text += ", as the kernel does when memory runs out"
+        return Failure(f"rank {self.number} {text}")
+
+    def _reported_failure(self) -> Failure:
+        final = self.final
+        message = printable(final["message"])  # it may quote a file of unknown origin
+        traceback = "\n".join(map(printable, final["traceback"].split("\n")))
+        if message:
+            return Failure(f"rank {self.number}: {message}", final["error"], traceback)
+        text = f"rank {self.number} has failed: {printable(final['summary'])}"
+        return Failure(text, "", traceback)
+
+    def end(self) -> None:
+        """Kill it, if it still lives, and leave nothing of it."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        os.close(self.receiving)
 
 
 class RankTraceback(Exception):
@@ -33,7 +158,7 @@ class Supervisor:
     Args:
         start: starts the process of a rank, by its index on this node.
         table: the ranks' signs of life.
-        meeting: where nodes tell each other what has failed.
+        rendezvous: where nodes tell each other what has failed.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -43,12 +168,12 @@ class Supervisor:
         start: Callable[[int], RankProcess],
         topology: Topology,
         table: Heartbeats,
-        meeting: Union[Host, Guest],
+        rendezvous: Rendezvous,
     ):
         self.start = start
         self.topology = topology
         self.table = table
-        self.meeting = meeting
+        self.rendezvous = rendezvous
         self.ranks: List[RankProcess] = []
         self.signal = 0  # the first that came
         self.is_hurried = False  # a second one came, or the first too early to be handed on
@@ -105,7 +230,7 @@ class Supervisor:
         there any more because the user wished so."""
         if all(rank.has_ended for rank in self.ranks):
             return "consequence" not in self._since
-        if any(rank.is_unheard for rank in self.ranks):
+        if any(rank.is_output_closed for rank in self.ranks):
             return True
         one_has_obeyed = self.signal and any(map(self._has_obeyed, self.ranks))
         all_are_done = all(rank.final is not None for rank in self.ranks)
@@ -160,11 +285,11 @@ class Supervisor:
                 return None
             del self._since["silence"]
         if failure is None or not failure.is_cause:
-            told = self.meeting.exchange("", False)  # once: whoever tells may end after it
-            if told and any(rank.final is None or rank.is_lost for rank in self.ranks):
+            told = self.rendezvous.exchange("", False)  # once: whoever tells may end after it
+            if told and any(rank.final is None or rank.has_lost_peer for rank in self.ranks):
                 return Failure(told)
         if failure is not None:
-            self.meeting.exchange(f"node {self.topology.node}: {failure.text}", False)
+            self.rendezvous.exchange(f"node {self.topology.node}: {failure.text}", False)
         return failure
 
     def _has_lasted(self, what: str, holds: bool, seconds: float) -> bool:
@@ -179,12 +304,12 @@ class Supervisor:
             raise self._error(failure) from (
                 RankTraceback(failure.traceback) if failure.traceback else None
             )
-        if any(rank.is_unheard for rank in self.ranks):
+        if any(rank.is_output_closed for rank in self.ranks):
             raise BrokenPipeError
         was_cut_off = self.is_hurried or any(map(self._has_obeyed, self.ranks))
         name = signal.Signals(self.signal).name if self.signal else ""
         cut_off = f"node {self.topology.node} was ended by {name}" if was_cut_off else ""
-        self.meeting.exchange(cut_off, True)
+        self.rendezvous.exchange(cut_off, True)
         if not was_cut_off:
             return max(rank.final.get("code", 1) for rank in self.ranks)
         if self.signal == signal.SIGINT:

@@ -12,7 +12,7 @@ from ..data.normalize import Normalize
 from ..data.sampler import eval_batches
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
-from ..distributed.heartbeat import beats
+from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
@@ -92,7 +92,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     console.start_bar("Test", len(folder))
     result = evaluate(
         model,
-        beats(loader),
+        with_heartbeats(loader),
         normalize,
         len(folder),
         report=_Reporter(console, config.print_freq),

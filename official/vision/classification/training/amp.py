@@ -8,9 +8,9 @@ is halved when a gradient overflows, and that update is skipped (section 3.2); i
 2,000 updates without one. These numbers are those of ``torch.amp.GradScaler``. A scale that is
 given stays, but such updates are skipped too.
 
-    with precision.autocast(), gradients:
-        precision.backward(gradients, loss(model(images), targets))
-    if precision.unscale(parameters):
+    with scaler.autocast(), gradients:
+        scaler.backward(gradients, loss(model(images), targets))
+    if scaler.unscale(parameters):
         optimizer.step()
     optimizer.clear_grad()
 """
@@ -32,18 +32,18 @@ GROWTH_INTERVAL = 2000
 MAX_SKIPPED = 30  # in a row; a dynamic scale has then come down to 2**-14
 
 
-def precision_of(section: Amp, device: str) -> "Precision":
-    """The precision of a run on ``device``, "gpu" or "cpu"; see ``Precision.note``."""
+def build_loss_scaler(section: Amp, device: str) -> "LossScaler":
+    """The scaler of a run on ``device``, "gpu" or "cpu"; see ``LossScaler.note``."""
     if not section.enabled:
-        return Precision()
+        return LossScaler()
     if device == "cpu":
         note = "amp: half precision is for GPUs; this run on the CPU computes in float32"
-        return Precision(note=note)
-    return Precision(section.loss_scale)
+        return LossScaler(note=note)
+    return LossScaler(section.loss_scale)
 
 
-class Precision:
-    """How a step computes; without ``loss_scale`` in float32 throughout.
+class LossScaler:
+    """Runs a step in float16 with a scaled loss; without ``loss_scale``, in float32 throughout.
 
     Args:
         loss_scale: a number, or "dynamic"; None for float32.

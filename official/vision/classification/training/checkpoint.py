@@ -17,7 +17,7 @@ from megengine import Tensor
 from megengine.optimizer import Optimizer
 from safetensors.numpy import save
 
-from ..digest import add_arrays
+from ..distributed.consistency import hash_arrays
 from ..engine.files import write_atomically
 from ..errors import UsageError, WeightsError
 from ..preprocess import Preprocess
@@ -42,16 +42,17 @@ class Progress:
     step: int  # steps done
     total_batch: int  # images per step over all devices
     best_top1: float = -1.0
-    precision: Dict[str, float] = field(default_factory=dict)  # the loss scale's state
+    loss_scaler: Dict[str, float] = field(default_factory=dict)  # its state, in half precision
 
     @property
     def identity(self) -> Dict[str, Any]:
         """What cannot change in the course of a run."""
-        changing = ("step", "best_top1", "precision")
+        changing = ("step", "best_top1", "loss_scaler")
         return {name: value for name, value in vars(self).items() if name not in changing}
 
     def to_json(self) -> str:
         values = dict(vars(self), preprocess=self.preprocess.to_dict(), version=VERSION)
+        values["precision"] = values.pop("loss_scaler")  # its name in the file
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -63,6 +64,7 @@ class Progress:
             raise ValueError("step is no count")
         if type(values["best_top1"]) is not float:
             raise ValueError("best_top1 is no number")
+        values["loss_scaler"] = values.pop("precision", {})
         values["classes"] = tuple(values["classes"])
         values["preprocess"] = Preprocess.from_dict(values["preprocess"])
         return cls(**values)
@@ -143,7 +145,7 @@ def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
 
 def _digest(tensors: Dict[str, np.ndarray], description: str) -> str:
     digest = hashlib.sha256(description.encode())
-    add_arrays(digest, tensors)
+    hash_arrays(digest, tensors)
     return digest.hexdigest()
 
 

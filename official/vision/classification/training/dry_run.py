@@ -27,7 +27,7 @@ from ..zoo.models import get_model
 from ..zoo.trained import look_up, start_from
 from .checkpoint import read_checkpoint
 from .run_folder import RunFolder
-from .step import Updater
+from .step import TrainingStep
 from .trainer import TrainConfig
 
 TIMED_IMAGES = 2  # of a batch, per step that is timed: enough for an estimate, soon over
@@ -46,7 +46,7 @@ def dry_run(config: TrainConfig) -> int:
     use_device(device)
     console = Console()
     console.line(dump_recipe(config.recipe).rstrip())
-    ranks = config.topology.ngpus * config.topology.nodes
+    ranks = config.topology.processes
     train_set = load_split(config.data, "train")
     val_set = load_split(config.data, "val").relabel(train_set.classes)
     classes = number_of_classes(config.num_classes, train_set)
@@ -107,12 +107,12 @@ def _costs(
     few = Batch(*(values[:TIMED_IMAGES] for values in vars(batch).values()))
     small = recipe.model_copy(update={"accumulate": 1})
     rate = recipe.total_lr(ranks)
-    updater = Updater(prepare(model, device, recipe.precision), small, rate, config.seed, device)
+    train_step = TrainingStep(prepare(model, device, recipe.precision), small, config.seed, device)
     before = _memory(device)
     seconds = math.inf
     for step in range(2):  # the first one also prepares kernels and memory
         started = time.perf_counter()
-        updater(few, step, rate).numpy()
+        train_step(few, step, rate).numpy()
         seconds = min(seconds, time.perf_counter() - started)
     per_image = seconds / len(few)
     used = (_memory(device) - before) / len(few) * recipe.batch_size + before

@@ -1,43 +1,74 @@
-"""The optimizer of a recipe: which parameters it moves, at what rate, with what decay."""
+"""The optimizer of a recipe: which parameters it moves, at what rate, with what decay.
 
-from typing import Any, Dict, Iterable, List, Tuple
+SGD is MegEngine's own. MegEngine 1.13 has AdamW too, and a LAMB whose constructor fails; the
+operator behind that (``LAMBUpdate``) applies no trust ratio on the CPU, so that LAMB is computed
+here from ordinary operations.
+"""
+
+import math
+from typing import Any, Callable, Dict, Iterable, List, Set, Tuple, Union
 
 import megengine.functional as F
 import megengine.module as M
 import megengine.optimizer as optim
+import numpy as np
 from megengine import Parameter, Tensor
 from megengine.module.batchnorm import _BatchNorm
 
 from ..engine.schema import Optimizer
-from .freezing import trainable_parameters
-from .lamb import LAMB, AdamW, l2_norm
+from ..errors import UsageError
 
 NORMS = (_BatchNorm, M.GroupNorm, M.InstanceNorm, M.LayerNorm, M.GeneralNorm)
 CLASSIFIER = "fc"
+UNSET = math.inf  # a step with a rate that nobody has set shows at once
+
+Groups = List[Dict[str, Any]]
+Parameters = Union[Iterable[Parameter], Iterable[Dict[str, Any]]]
 
 
 def build_optimizer(
-    model: M.Module, section: Optimizer, lr: float, freeze: int = 0, head_lr: float = 1.0
+    model: M.Module, section: Optimizer, freeze: int = 0, head_lr: float = 1.0
 ) -> optim.Optimizer:
     """The optimizer that ``section`` describes, over what is not frozen.
 
-    Every group of parameters has ``lr_scale`` beside its ``lr``: whoever changes the rate sets
-    ``group["lr"] = rate * group["lr_scale"]``. SGD is MegEngine's, or the same by the kernels of
-    ``model.ops``; its decay is part of the gradient, LAMB's and AdamW's are not.
+    It has no learning rate until ``set_learning_rate`` gives it one, before every step.
 
     Args:
-        lr: learning rate at first, of the whole run.
         freeze: how many stages stay fixed; see ``freeze_stages``.
         head_lr: the classifier's rate relative to that of all others.
 
     Raises:
         UsageError: when the network has fewer than ``freeze`` stages.
     """
-    groups = _groups(model, section, lr, freeze, head_lr)
-    if section.type == "sgd":
-        return model.ops.sgd(groups, lr, section.momentum, section.nesterov)
-    kind = {"lamb": LAMB, "adamw": AdamW}[section.type]
-    return kind(groups, lr=lr, betas=tuple(section.betas), eps=section.eps)
+    groups = _groups(model, section, freeze, head_lr)
+    return OPTIMIZERS[section.type](groups, section, model)
+
+
+def set_learning_rate(optimizer: optim.Optimizer, rate: float) -> None:
+    """Give every group of parameters its rate for the next step, ``rate`` times its scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
+def _sgd(groups: Groups, section: Optimizer, model: M.Module) -> optim.Optimizer:
+    """MegEngine's, or the same by the model's kernels; its decay is part of the gradient."""
+    return model.ops.sgd(groups, UNSET, section.momentum, section.nesterov)
+
+
+def _lamb(groups: Groups, section: Optimizer, model: M.Module) -> optim.Optimizer:
+    return LAMB(groups, lr=UNSET, betas=section.betas, eps=section.eps)
+
+
+def _adamw(groups: Groups, section: Optimizer, model: M.Module) -> optim.Optimizer:
+    return AdamW(groups, lr=UNSET, betas=section.betas, eps=section.eps)
+
+
+# By optimizer.type of a recipe.
+OPTIMIZERS: Dict[str, Callable[[Groups, Optimizer, M.Module], optim.Optimizer]] = {
+    "sgd": _sgd,
+    "lamb": _lamb,
+    "adamw": _adamw,
+}
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
@@ -62,9 +93,124 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
     return norm
 
 
-def _groups(
-    model: M.Module, section: Optimizer, lr: float, freeze: int, head_lr: float
-) -> List[Dict[str, Any]]:
+def l2_norm(x: Tensor) -> Tensor:
+    """The root of the sum of squares, of shape ()."""
+    flat = x.flatten()
+    return F.sqrt((flat * flat).sum())
+
+
+def freeze_stages(model: M.Module, count: int) -> None:
+    """Put the first ``count`` stages into evaluation mode. Call it after every ``model.train()``.
+
+    Their batch normalisation then uses its running statistics and leaves them alone, and drop path
+    does nothing. Their parameters stay because ``trainable_parameters`` leaves them out, which
+    nothing here can enforce.
+
+    Args:
+        count: 0 for none, 1 for the stem, 2 for the stem and layer1, and so on.
+
+    Raises:
+        UsageError: when there are fewer stages.
+    """
+    for module in _frozen(model, count):
+        module.eval()
+
+
+def trainable_parameters(model: M.Module, freeze: int = 0) -> List[Parameter]:
+    """What the gradient is taken for: all but the first ``freeze`` stages, in the model's order.
+
+    Raises:
+        UsageError: when there are fewer stages.
+    """
+    frozen: Set[int] = {
+        id(parameter) for module in _frozen(model, freeze) for parameter in module.parameters()
+    }
+    return [parameter for parameter in model.parameters() if id(parameter) not in frozen]
+
+
+def stages(model: M.Module) -> List[List[M.Module]]:
+    """The modules of the stem, of layer1, and so on; the classifier is none of them.
+
+    The BN that ends ResNet v2 in the paper's form belongs to its last stage.
+    """
+    found = [[model.conv1, model.bn1]]
+    while hasattr(model, f"layer{len(found)}"):
+        found.append([getattr(model, f"layer{len(found)}")])
+    last = getattr(model, "norm", None)
+    if isinstance(last, M.Module):
+        found[-1].append(last)
+    return found
+
+
+class AdamW(optim.AdamW):
+    """MegEngine's AdamW, ``w -= lr (m / (sqrt(v) + eps) + weight_decay w)`` with unbiased m and v.
+
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (arXiv:1711.05101),
+    Algorithm 2; the decay follows ``lr`` as PyTorch's does. The step has shape (1,): checkpoints
+    hold no tensor without an axis.
+    """
+
+    def _create_state(self, param_group: Dict[str, Any]) -> None:
+        for parameter in param_group["params"]:
+            _add_moments(self, parameter)
+
+
+class LAMB(optim.Optimizer):
+    """AdamW's update, scaled for every tensor to the length of its weights.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning" (arXiv:1904.00962), Algorithm
+    2, in the form of NVIDIA's NvLamb and timm, which the published ResNet rows were trained with
+    (Wightman et al., arXiv:2110.00476): ``u = m / (sqrt(v) + eps) + weight_decay w`` with unbiased
+    m and v; ``w -= lr r u``. The trust ratio ``r = |w| / |u|`` (L2 norms) is used only for tensors
+    with weight decay, and is 1 where either norm is 0. That form also clips the norm of all
+    gradients together to 1 before it uses them; here ``clip_grad_norm`` does it.
+
+    Args:
+        params: parameters, or groups of them with values of their own for what follows.
+        lr: learning rate.
+        betas: decay per step of the means of the gradient and of its square.
+        eps: added to the root.
+        weight_decay: decay per step, before ``lr`` and the trust ratio.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float,
+        betas: Tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ):
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    def _create_state(self, param_group: Dict[str, Any]) -> None:
+        for parameter in param_group["params"]:
+            _add_moments(self, parameter)
+
+    def _updates(self, param_group: Dict[str, Any]) -> None:
+        beta1, beta2 = param_group["betas"]
+        decay = param_group["weight_decay"]
+        for parameter in param_group["params"]:
+            grad = parameter.grad
+            if grad is None:
+                continue
+            state = self._state[parameter]
+            mean, square = state["exp_avg"], state["exp_avg_sq"]
+            # Made from a number of the host's, the step is read without waiting for the device.
+            step = state["step"].numpy().item() + 1
+            state["step"]._reset(Tensor(np.array([step], np.float32)))
+            mean._reset(beta1 * mean + (1 - beta1) * grad)
+            square._reset(beta2 * square + (1 - beta2) * (grad * grad))
+            root = F.sqrt(square) / math.sqrt(1 - beta2**step)
+            update = (mean / (1 - beta1**step)) / (root + param_group["eps"])
+            if decay:
+                update = update + decay * parameter
+                update = update * _trust_ratio(parameter, update)
+            parameter._reset(parameter - param_group["lr"] * update)
+
+
+def _groups(model: M.Module, section: Optimizer, freeze: int, head_lr: float) -> Groups:
     """The trainable parameters by weight decay and rate, in the model's order."""
     trained = {id(parameter) for parameter in trainable_parameters(model, freeze)}
     of_norms = {
@@ -83,6 +229,30 @@ def _groups(
         scale = head_lr if name.split(".")[0] == CLASSIFIER else 1.0
         groups.setdefault((section.weight_decay if decays else 0.0, scale), []).append(parameter)
     return [
-        {"params": params, "weight_decay": decay, "lr": lr * scale, "lr_scale": scale}
+        {"params": params, "weight_decay": decay, "lr_scale": scale}
         for (decay, scale), params in groups.items()
     ]
+
+
+def _frozen(model: M.Module, count: int) -> List[M.Module]:
+    if count == 0:
+        return []
+    known = stages(model)
+    if not 0 <= count <= len(known):
+        raise UsageError(
+            f"freeze: {count}, but this network has {len(known)} stages, the stem and layer1 to "
+            f"layer{len(known) - 1}; expected 0 to {len(known)}"
+        )
+    return [module for stage in known[:count] for module in stage]
+
+
+def _trust_ratio(parameter: Tensor, update: Tensor) -> Tensor:
+    weight_norm, update_norm = l2_norm(parameter), l2_norm(update)
+    defined = F.logical_and(weight_norm > 0, update_norm > 0)
+    return F.where(defined, weight_norm / update_norm, F.ones_like(weight_norm))
+
+
+def _add_moments(optimizer: optim.Optimizer, parameter: Parameter) -> None:
+    optimizer._add_state(parameter, "exp_avg")
+    optimizer._add_state(parameter, "exp_avg_sq")
+    optimizer._add_state(parameter, "step", initializer=np.zeros(1, np.float32))

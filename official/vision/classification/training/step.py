@@ -14,25 +14,29 @@ from ..data.mixing import apply_mix, draw_mix, mix_targets
 from ..data.normalize import Normalize
 from ..distributed.collectives import rank, world_size
 from ..engine.schema import Recipe
-from .amp import precision_of
+from .amp import build_loss_scaler
 from .ema import ExponentialAverage
-from .freezing import freeze_stages, trainable_parameters
 from .losses import loss_of
-from .optimizers import build_optimizer, clip_grad_norm
+from .optimizers import (
+    build_optimizer,
+    clip_grad_norm,
+    freeze_stages,
+    set_learning_rate,
+    trainable_parameters,
+)
 
 _DROP_PATH = 3  # what a seed is for, beside those of data/sampler.py
 
 
-class Updater:
-    """Everything that changes the weights, and what it has to remember.
+class TrainingStep:
+    """One step of training: forward, backward, and the update, with what it has to remember.
 
     Args:
         recipe: what the loss is, how the weights follow its gradient, and so on.
-        lr: learning rate of the whole run, before the schedule.
         seed: of the run.
     """
 
-    def __init__(self, model: M.Module, recipe: Recipe, lr: float, seed: int, device: str):
+    def __init__(self, model: M.Module, recipe: Recipe, seed: int, device: str):
         self.model = model
         self.recipe = recipe
         self.seed = seed
@@ -45,8 +49,8 @@ class Updater:
             self.parameters,
             callbacks=[megengine.distributed.make_allreduce_cb("mean")] if several else None,
         )
-        self.optimizer = build_optimizer(model, recipe.optimizer, lr, recipe.freeze, recipe.head_lr)
-        self.precision = precision_of(recipe.amp, device)
+        self.optimizer = build_optimizer(model, recipe.optimizer, recipe.freeze, recipe.head_lr)
+        self.scaler = build_loss_scaler(recipe.amp, device)
         self.average = None
         if recipe.ema is not None:
             self.average = ExponentialAverage(model, recipe.ema.decay, recipe.ema.warmup)
@@ -62,15 +66,14 @@ class Updater:
         Returns:
             the mean loss and the shares of top-1 and top-5 hits, of shape (3,), on the device.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+        set_learning_rate(self.optimizer, rate)
         if not self.model.training:  # it has been tested
             self._into_training()
         if self.recipe.drop_path:
             self._seed_drop_path(step)
         parts = self._parts(batch)
         results = [self._backward(part, step, virtual_rank) for virtual_rank, part in parts]
-        if self.precision.unscale(self.parameters):
+        if self.scaler.unscale(self.parameters):
             if self.recipe.optimizer.clip_norm:
                 clip_grad_norm(self.parameters, self.recipe.optimizer.clip_norm)
             self.optimizer.step()
@@ -100,14 +103,14 @@ class Updater:
             *(augment.mixup, augment.cutmix),
         )
         images = apply_mix(images, mix)
-        with self.precision.autocast(), self.gradients:
+        with self.scaler.autocast(), self.gradients:
             logits = self.model(images)
             targets = labels
             if mix.kind != "none":
                 one_hot = F.one_hot(labels, logits.shape[1]).astype("float32")
                 targets = mix_targets(one_hot, mix)
             loss = self.criterion(logits, targets)
-            self.precision.backward(self.gradients, loss, self.recipe.accumulate)
+            self.scaler.backward(self.gradients, loss, self.recipe.accumulate)
         top1, top5 = F.topk_accuracy(logits, labels, (1, min(5, logits.shape[1])))
         return F.stack([loss, top1, top5]).reshape(3).detach()
 

@@ -15,7 +15,7 @@ from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_ba
 from ..data.transforms import EvalTransform, TrainTransform
 from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
 from ..distributed.consistency import require_same_run, require_same_state, share_statistics
-from ..distributed.heartbeat import beats
+from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
@@ -30,7 +30,7 @@ from .checkpoint import Progress, read_checkpoint, restore, save_checkpoint, sav
 from .curves import draw_curves
 from .run_folder import RunFolder
 from .schedule import learning_rate
-from .step import Updater
+from .step import TrainingStep
 from .stop import StopRequest
 
 EVAL_BATCH = 100
@@ -101,7 +101,7 @@ class Trainer:
         self.device = device
         self.started_from = ""
         self.model = self._build_model(device)
-        self.updater = Updater(self.model, recipe, self.total_lr, config.seed, device)
+        self.train_step = TrainingStep(self.model, recipe, config.seed, device)
         self.meters = StepMeters()
         self.step = 0  # steps done
         self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
@@ -124,8 +124,8 @@ class Trainer:
         if self.started_from:
             self.console.line(self.started_from)
         self.console.line(f"kernels: {self.model.ops.name}")
-        if self.updater.precision.note:
-            self.console.line(self.updater.precision.note)
+        if self.train_step.scaler.note:
+            self.console.line(self.train_step.scaler.note)
         if self.step >= self.last_step:
             self.console.line(f"{self.folder.path}: all {self.recipe.epochs} epochs are done")
             return 0
@@ -137,8 +137,8 @@ class Trainer:
 
     def _run_steps(self, stop: StopRequest) -> int:
         self._start_bar()
-        for batch in beats(self._train_loader()):
-            results = self.updater(batch, self.step, self._rate(self.step))
+        for batch in with_heartbeats(self._train_loader()):
+            results = self.train_step(batch, self.step, self._rate(self.step))
             self.step += 1
             self._note(results, len(batch))
             if (self.step - 1) % self.config.print_freq == 0:
@@ -202,13 +202,13 @@ class Trainer:
         """Test, write the checkpoint and the curves."""
         self._report()
         self.console.stop_bar()
-        share_statistics(self.model, self.updater.average)  # so that one network is tested
+        share_statistics(self.model, self.train_step.average)  # so that one network is tested
         epoch = self.step // self.steps_per_epoch
         result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}")
         self.console.line(f"Epoch {epoch} Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
         metrics = _metrics("val", result)
-        if self.updater.average is not None:
-            with self.updater.average.applied():
+        if self.train_step.average is not None:
+            with self.train_step.average.applied():
                 result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}, average")
             self.console.line(
                 f"Epoch {epoch} Test of averaged weights Acc@1 {result.top1:.3f}, "
@@ -236,8 +236,8 @@ class Trainer:
         self.console.start_bar(title, len(self.val_set))
         result = evaluate(
             self.model,
-            beats(self._loader(self.val_set, transform, batches)),
-            self.updater.normalize,
+            with_heartbeats(self._loader(self.val_set, transform, batches)),
+            self.train_step.normalize,
             len(self.val_set),
             report=lambda batch: self.console.advance(batch.total * world_size()),
         )
@@ -301,9 +301,9 @@ class Trainer:
                     logger.warning("%s; going back to %s", error, sources[number + 1])
                 continue
             self._check_identity(path, progress)
-            restore(path, tensors, self.model, self.updater.optimizer, self.updater.average)
+            restore(path, tensors, self.model, self.train_step.optimizer, self.train_step.average)
             break
-        self.updater.precision.load(progress.precision)
+        self.train_step.scaler.load(progress.loss_scaler)
         self.step, self.best_top1 = progress.step, progress.best_top1
         self.saved_step = self.step if self.folder.is_latest(path) else None
         self.console.rewind_metrics(self.step)
@@ -324,11 +324,11 @@ class Trainer:
     def _save(self, best: bool = False) -> None:
         """Write a checkpoint, and the weights that did best if these are they."""
         self._report()  # before it, so that no weights are saved whose loss was not finite
-        share_statistics(self.model, self.updater.average)
-        require_same_state(self.model, self.updater.average)
+        share_statistics(self.model, self.train_step.average)
+        require_same_state(self.model, self.train_step.average)
         if rank() == 0:
             if best:
-                average = self.updater.average
+                average = self.train_step.average
                 weights = self.model.state_dict() if average is None else average.state()
                 save_weights(self.folder.best, weights, self._progress())
             if self.saved_step is not None:
@@ -336,9 +336,9 @@ class Trainer:
             save_checkpoint(
                 self.folder.checkpoint,
                 self.model,
-                self.updater.optimizer,
+                self.train_step.optimizer,
                 self._progress(),
-                self.updater.average,
+                self.train_step.average,
             )
             self.folder.prune()
         self.saved_step = self.step
@@ -354,7 +354,7 @@ class Trainer:
             step=self.step,
             total_batch=self.batch_size * world_size(),
             best_top1=self.best_top1,
-            precision=self.updater.precision.state(),
+            loss_scaler=self.train_step.scaler.state(),
         )
 
     def _is_stopped(self, stop: StopRequest) -> bool:

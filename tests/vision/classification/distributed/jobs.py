@@ -32,7 +32,7 @@ from official.vision.classification.errors import TrainingError
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.training import trainer
 from official.vision.classification.training.ema import ExponentialAverage
-from official.vision.classification.training.step import Updater
+from official.vision.classification.training.step import TrainingStep
 
 SHAPE = (6, 5)  # of what the collectives are tried on; 2 and 3 ranks divide 6
 
@@ -134,10 +134,10 @@ def update_once(folder, recipe, images, labels):
     broadcast_model(model)
     before = {name: value.copy() for name, value in model.state_dict().items()}
     lr = recipe.total_lr(world_size())
-    updater = Updater(model, recipe, lr, 0, "cpu")
+    train_step = TrainingStep(model, recipe, 0, "cpu")
     mine = slice(rank(), None, world_size())
     indices = np.arange(len(labels))[mine]
-    updater(Batch(images[mine], labels[mine], indices), 0, lr)
+    train_step(Batch(images[mine], labels[mine], indices), 0, lr)
     change = {name: value - before[name] for name, value in model.state_dict().items()}
     np.savez(Path(folder) / f"{world_size()}-{rank()}.npz", lr=lr, **change)
     return 0
@@ -151,13 +151,13 @@ def train(config, stop_after=None):
     trainer.draw_curves = lambda folder: None
     if stop_after is not None:
         trainer.Trainer._is_stopped = lambda self, stop: self.step == stop_after
-    trainer.Updater = _Listing
+    trainer.TrainingStep = _Listing
     Path(config.save).mkdir(exist_ok=True)
     _Listing.path = Path(config.save) / f"seen-{world_size()}-{rank()}"
     return trainer._train_on_this_rank(config, "cpu")
 
 
-class _Listing(Updater):
+class _Listing(TrainingStep):
     path = Path()
 
     def __call__(self, batch, step, rate):
@@ -169,7 +169,7 @@ class _Listing(Updater):
 
 def train_apart(config):
     """A run in which rank 1's weights are spoilt in the second update."""
-    trainer.Updater = _Spoilt
+    trainer.TrainingStep = _Spoilt
     return trainer._train_on_this_rank(config, "cpu")
 
 
@@ -193,7 +193,7 @@ def train_watched(config):
     return code
 
 
-class _Spoilt(Updater):
+class _Spoilt(TrainingStep):
     def __call__(self, batch, step, rate):
         if (step, rank()) == (1, 1):
             self.model.fc.bias += np.float32(1e-6)

@@ -4,7 +4,11 @@ import time
 import pytest
 
 from official.vision.classification.distributed import heartbeat
-from official.vision.classification.distributed.heartbeat import Heartbeats, beats, waiting
+from official.vision.classification.distributed.heartbeat import (
+    Heartbeats,
+    waiting,
+    with_heartbeats,
+)
 
 
 @pytest.fixture()
@@ -57,13 +61,13 @@ def test_waiting_for_another_node_is_given_a_little_longer(clock, table):
 
 
 def test_a_rank_beats_for_itself(clock, table, monkeypatch):
-    assert list(beats("ab")) == ["a", "b"]  # nothing to beat on here
+    assert list(with_heartbeats("ab")) == ["a", "b"]  # nothing to beat on here
     with waiting():
         pass
     monkeypatch.setattr(heartbeat._Own, "table", table)
     monkeypatch.setattr(heartbeat._Own, "index", 1)
     clock[0] += 20
-    for _ in beats([1]):
+    for _ in with_heartbeats([1]):
         assert table.stalled([1], 10) is None
     clock[0] += 20
     with pytest.raises(ValueError), waiting():

@@ -119,7 +119,7 @@ def test_gradients_are_those_of_one_process_on_the_whole_batch(tmp_path, recipe)
 
 @pytest.fixture()
 def config(tiny_images, recipe, tmp_path, monkeypatch):
-    for name in ("draw_curves", "Updater"):  # jobs.train changes them; this puts them back
+    for name in ("draw_curves", "TrainingStep"):  # jobs.train changes them; this puts them back
         monkeypatch.setattr(trainer, name, getattr(trainer, name))
     recipe = override(recipe, {"ema.decay": 0.9, "epochs": 2, "optimizer.lr": 0.002})
     return TrainConfig(

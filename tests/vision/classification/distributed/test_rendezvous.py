@@ -8,8 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from official.vision.classification.distributed import rendezvous as meeting
-from official.vision.classification.distributed.rendezvous import Guest, Host
-from official.vision.classification.distributed.topology import Topology
+from official.vision.classification.distributed.rendezvous import (
+    RendezvousClient,
+    RendezvousServer,
+    Topology,
+)
 from official.vision.classification.errors import UsageError, UserError
 
 
@@ -32,8 +35,8 @@ def clock(monkeypatch):
 @pytest.fixture()
 def two(port, clock):
     """Node 0 and node 1."""
-    host = Host(Topology(nodes=2, port=port), "cpu")
-    yield host, Guest(Topology(nodes=2, node=1, port=port))
+    host = RendezvousServer(Topology(nodes=2, port=port), "cpu")
+    yield host, RendezvousClient(Topology(nodes=2, node=1, port=port))
     clock[0] += 1000  # no node is waited for
     host.close()
 
@@ -84,7 +87,7 @@ def test_a_host_that_does_not_answer_is_lost_after_a_while(clock, monkeypatch):
 
     desk = SimpleNamespace(join=join, exchange=exchange)
     monkeypatch.setattr(meeting.xmlrpc.client, "ServerProxy", lambda *args, **kwargs: desk)
-    guest = Guest(Topology(nodes=2, node=1))
+    guest = RendezvousClient(Topology(nodes=2, node=1))
     assert calls == [(1, 2, 1)] * 3
     for _ in range(2):
         assert guest.exchange("", False) == ""
@@ -108,16 +111,16 @@ def test_a_host_that_never_answers_is_waited_for_as_long_as_is_wished(clock, mon
     monkeypatch.setattr(meeting.xmlrpc.client, "ServerProxy", lambda *args, **kwargs: desk)
     expected = "--dist-port 99: node 0 does not answer .Connection refused.; start it"
     with pytest.raises(UserError, match=expected):
-        Guest(Topology(nodes=2, node=1, port=99, timeout=35))
+        RendezvousClient(Topology(nodes=2, node=1, port=99, timeout=35))
     assert len(calls) == 4
 
 
 def test_a_port_is_free_again_at_once(port):
     for _ in range(3):
-        host = Host(Topology(nodes=2, port=port), "cpu")
+        host = RendezvousServer(Topology(nodes=2, port=port), "cpu")
         with pytest.raises(UsageError, match=f"--dist-port {port}: cannot be used .* in use"):
-            Host(Topology(nodes=2, port=port), "cpu")
-        guest = Guest(Topology(nodes=2, node=1, port=port))
+            RendezvousServer(Topology(nodes=2, port=port), "cpu")
+        guest = RendezvousClient(Topology(nodes=2, node=1, port=port))
         guest.exchange("", True)
         host.close()
         with pytest.raises(ConnectionRefusedError):
@@ -138,4 +141,4 @@ def test_the_host_stays_until_the_others_know(two):
 
 def test_a_number_is_given_once(two, port):
     with pytest.raises(UsageError, match="--rank 1: another node has this number"):
-        Guest(Topology(nodes=2, node=1, port=port))
+        RendezvousClient(Topology(nodes=2, node=1, port=port))

@@ -1,5 +1,7 @@
 """What a launcher makes of what it sees, without processes."""
 
+import json
+import os
 import tempfile
 import time
 from types import SimpleNamespace
@@ -9,9 +11,8 @@ import pytest
 from official.vision.classification.distributed import rendezvous as meeting
 from official.vision.classification.distributed import supervisor
 from official.vision.classification.distributed.heartbeat import Heartbeats
-from official.vision.classification.distributed.rank_process import RankProcess
-from official.vision.classification.distributed.supervisor import Supervisor
-from official.vision.classification.distributed.topology import Topology
+from official.vision.classification.distributed.rendezvous import Topology
+from official.vision.classification.distributed.supervisor import RankProcess, Supervisor
 
 
 @pytest.fixture()
@@ -47,7 +48,7 @@ def build(news):
     return build
 
 
-LOST = {"is": "lost", "message": "rank 1 is gone"}
+LOST = {"is": "peer_lost", "message": "rank 1 is gone"}
 DONE = {"is": "done", "code": 0}
 FAILED = {"is": "failed", "message": "no disk", "error": "DataError", "traceback": "…"}
 
@@ -95,3 +96,43 @@ def test_what_the_user_wished_is_no_failure(build):
     assert both._find_failure() is None
     with pytest.raises(KeyboardInterrupt):
         both._outcome(None)
+
+
+@pytest.fixture()
+def failure_of():
+    """Sends one report of rank 3 through its pipe; what the launcher makes of it."""
+    receiving, reporting = os.pipe()
+    rank = RankProcess(3, 1, SimpleNamespace(), receiving, b"")
+
+    def failure_of(**report):
+        os.write(reporting, json.dumps(report).encode() + b"\n")
+        rank.read()
+        return rank.failure()
+
+    yield failure_of
+    os.close(receiving)
+    os.close(reporting)
+
+
+NASTY = "\033[2J\0\ud800\u2028\x85é\r"  # a terminal obeys some, and XML cannot hold others
+SHOWN = r"\x1b[2J\x00\ud800\u2028\x85é\r"
+
+
+def test_a_message_is_one_line_that_steers_nothing(failure_of):
+    found = failure_of(
+        **{"is": "failed"}, error="DataError", message=f"{NASTY}\nx", summary="", traceback=""
+    )
+    assert (found.text, found.error) == (rf"rank 3: {SHOWN}\nx", "DataError")
+
+
+def test_a_traceback_keeps_its_lines(failure_of):
+    lines = f'Traceback:\n  File "{NASTY}", line 1\nKeyError: {NASTY}\n'
+    report = {"is": "failed", "error": "KeyError", "message": "", "traceback": lines}
+    found = failure_of(**report, summary=f"KeyError: {NASTY}")
+    assert found.traceback == f'Traceback:\n  File "{SHOWN}", line 1\nKeyError: {SHOWN}\n'
+    assert (found.text, found.error) == (f"rank 3 has failed: KeyError: {SHOWN}", "")
+
+
+def test_who_is_lost_is_no_cause(failure_of):
+    found = failure_of(**{"is": "peer_lost"}, message=f"rank 2 {NASTY}")
+    assert (found.text, found.is_cause) == (f"rank 3: rank 2 {SHOWN}", False)

@@ -9,9 +9,9 @@ from megengine.autodiff import GradManager
 from official.vision.classification.engine.schema import Amp, Loss, Optimizer
 from official.vision.classification.errors import TrainingError
 from official.vision.classification.resnet.cifar import CifarResNet
-from official.vision.classification.training.amp import Precision, precision_of
+from official.vision.classification.training.amp import LossScaler, build_loss_scaler
 from official.vision.classification.training.losses import loss_of
-from official.vision.classification.training.optimizers import build_optimizer
+from official.vision.classification.training.optimizers import build_optimizer, set_learning_rate
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(8, 3, 8, 8)).astype(np.float32)
@@ -23,17 +23,17 @@ def network(norm=M.BatchNorm2d):
     return CifarResNet(1, num_classes=3, norm=norm)
 
 
-def gradients_of(model, precision, batch=8, unscale=True):
+def gradients_of(model, scaler, batch=8, unscale=True):
     """The gradients by name, from ``batch`` images at a time."""
     loss = loss_of(Loss(label_smoothing=0.1))
     manager = GradManager().attach(model.parameters())
     for start in range(0, 8, batch):
         images, labels = IMAGES[start : start + batch], LABELS[start : start + batch]
-        with precision.autocast(), manager:
+        with scaler.autocast(), manager:
             value = loss(model(Tensor(images)), Tensor(labels))
-            precision.backward(manager, value, accumulate=8 // batch)
+            scaler.backward(manager, value, accumulate=8 // batch)
     if unscale:
-        assert precision.unscale(model.parameters())
+        assert scaler.unscale(model.parameters())
     return {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
 
 
@@ -45,7 +45,7 @@ def distance(found, expected):
 
 def test_float32_is_a_plain_backward_pass_bit_for_bit():
     model = network()
-    found = gradients_of(model, Precision())
+    found = gradients_of(model, LossScaler())
     plain = network()
     manager = GradManager().attach(plain.parameters())
     with manager:
@@ -57,16 +57,16 @@ def test_float32_is_a_plain_backward_pass_bit_for_bit():
 
 @pytest.mark.parametrize("batch", [4, 2, 1])
 def test_accumulated_gradients_are_those_of_one_large_batch(batch):
-    found = gradients_of(network(lambda channels: M.Identity()), Precision(), batch)
-    expected = gradients_of(network(lambda channels: M.Identity()), Precision())
+    found = gradients_of(network(lambda channels: M.Identity()), LossScaler(), batch)
+    expected = gradients_of(network(lambda channels: M.Identity()), LossScaler())
     assert distance(found, expected) < 1e-6
 
 
 def test_batch_norm_sees_the_small_batches_when_gradients_are_accumulated():
     """Its running mean is what two steps of their own would have left, and gradients differ."""
     accumulated, whole = network(), network()
-    found = gradients_of(accumulated, Precision(), batch=4)
-    assert distance(found, gradients_of(whole, Precision())) > 1e-2
+    found = gradients_of(accumulated, LossScaler(), batch=4)
+    assert distance(found, gradients_of(whole, LossScaler())) > 1e-2
     means = [
         network().conv1(Tensor(IMAGES[start : start + 4])).numpy().mean((0, 2, 3))
         for start in (0, 4)
@@ -76,9 +76,9 @@ def test_batch_norm_sees_the_small_batches_when_gradients_are_accumulated():
 
 
 def test_autocast_computes_in_half_precision_and_the_loss_in_float32():
-    precision = Precision("dynamic")
+    scaler = LossScaler("dynamic")
     model = network()
-    with precision.autocast():
+    with scaler.autocast():
         logits = model(Tensor(IMAGES))
         loss = loss_of(Loss())(logits, Tensor(LABELS))
     assert logits.dtype == np.float16
@@ -88,8 +88,8 @@ def test_autocast_computes_in_half_precision_and_the_loss_in_float32():
 
 @pytest.mark.parametrize("batch", [8, 4])
 def test_half_precision_gradients_are_near_those_of_float32(batch):
-    expected = gradients_of(network(), Precision(), batch)
-    found = gradients_of(network(), Precision(2.0**10), batch)
+    expected = gradients_of(network(), LossScaler(), batch)
+    found = gradients_of(network(), LossScaler(2.0**10), batch)
     assert all(value.dtype == np.float32 for value in found.values())
     assert 1e-5 < distance(found, expected) < 3e-2
 
@@ -97,39 +97,39 @@ def test_half_precision_gradients_are_near_those_of_float32(batch):
 def test_the_scale_saves_gradients_that_float16_cannot_hold():
     """1e-8 is below float16's smallest number, 6e-8; a backward pass in it loses the gradient."""
 
-    def gradient(precision):
+    def gradient(scaler):
         weight = Parameter(np.ones((4, 4), np.float32))
         manager = GradManager().attach([weight])
-        with precision.autocast(), manager:
+        with scaler.autocast(), manager:
             out = F.matmul(Tensor(np.ones((2, 4), np.float32)), weight)
-            precision.backward(manager, out.astype("float32").sum() * 1e-8)
-        assert precision.unscale([weight])
+            scaler.backward(manager, out.astype("float32").sum() * 1e-8)
+        assert scaler.unscale([weight])
         return weight.grad.numpy()
 
-    assert gradient(Precision(2.0**16)) == pytest.approx(np.full((4, 4), 2e-8), rel=1e-2)
-    assert np.array_equal(gradient(Precision(1.0)), np.zeros((4, 4)))
+    assert gradient(LossScaler(2.0**16)) == pytest.approx(np.full((4, 4), 2e-8), rel=1e-2)
+    assert np.array_equal(gradient(LossScaler(1.0)), np.zeros((4, 4)))
 
 
-def step(precision, value):
+def step(scaler, value):
     """One step whose gradient is ``value``."""
     weight = Parameter(np.zeros(2, np.float32))
     manager = GradManager().attach([weight])
     with manager:
-        precision.backward(manager, (weight * Tensor([1.0, value])).sum())
-    return precision.unscale([weight, Parameter([1.0])]), weight.grad
+        scaler.backward(manager, (weight * Tensor([1.0, value])).sum())
+    return scaler.unscale([weight, Parameter([1.0])]), weight.grad
 
 
 def test_an_overflow_skips_the_update_and_halves_a_dynamic_scale():
-    dynamic, fixed = Precision("dynamic"), Precision(512.0)
+    dynamic, fixed = LossScaler("dynamic"), LossScaler(512.0)
     assert (dynamic.scale, fixed.scale) == (2.0**16, 512.0)
-    for precision, scale in ((dynamic, 2.0**15), (fixed, 512.0)):
+    for scaler, scale in ((dynamic, 2.0**15), (fixed, 512.0)):
         for bad in (np.inf, np.nan):
-            done, gradient = step(precision, bad)
+            done, gradient = step(scaler, bad)
             assert not done
             assert gradient is None
             if bad is np.inf:
-                assert precision.scale == scale
-        done, gradient = step(precision, 3.0)
+                assert scaler.scale == scale
+        done, gradient = step(scaler, 3.0)
         assert done
         assert np.array_equal(gradient.numpy(), [1, 3])
 
@@ -138,70 +138,71 @@ def test_an_overflow_skips_the_update_and_halves_a_dynamic_scale():
 def test_a_skipped_update_changes_nothing(kind):
     model = network()
     section = Optimizer(type=kind, lr=0.1, weight_decay=0.1)
-    optimizer = build_optimizer(model, section, lr=0.1)
-    precision = Precision("dynamic")
-    gradients_of(model, precision)
+    optimizer = build_optimizer(model, section)
+    set_learning_rate(optimizer, 0.1)
+    scaler = LossScaler("dynamic")
+    gradients_of(model, scaler)
     optimizer.step().clear_grad()
     states = [state for each in optimizer._state.values() for state in each.values()]
     watched = [*model.parameters(), *states]
     before = [value.numpy() for value in watched]
-    gradients_of(model, precision, unscale=False)
+    gradients_of(model, scaler, unscale=False)
     model.fc.bias.grad *= np.inf
-    assert not precision.unscale(model.parameters())
+    assert not scaler.unscale(model.parameters())
     optimizer.step().clear_grad()
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, watched))
 
 
 def test_a_dynamic_scale_grows_after_2000_clean_updates_in_a_row():
-    precision = Precision("dynamic")
-    precision.load({**precision.state(), "_growth_tracker": 1998})
-    step(precision, 1.0)
-    assert precision.scale == 2.0**16
-    step(precision, 1.0)
-    assert precision.scale == 2.0**17
-    step(precision, 1.0)
-    step(precision, np.inf)
-    assert precision.state()["_growth_tracker"] == 0
+    scaler = LossScaler("dynamic")
+    scaler.load({**scaler.state(), "_growth_tracker": 1998})
+    step(scaler, 1.0)
+    assert scaler.scale == 2.0**16
+    step(scaler, 1.0)
+    assert scaler.scale == 2.0**17
+    step(scaler, 1.0)
+    step(scaler, np.inf)
+    assert scaler.state()["_growth_tracker"] == 0
 
 
 def test_a_resumed_run_has_the_same_scale_and_grows_at_the_same_time():
-    first = Precision("dynamic")
+    first = LossScaler("dynamic")
     step(first, np.inf)
     step(first, 1.0)
     state = first.state()
     assert all(type(value) in (int, float) for value in state.values())  # goes into JSON
-    second = Precision("dynamic")
+    second = LossScaler("dynamic")
     second.load(state)
     assert second.state() == state
     assert second.scale == 2.0**15
 
 
 def test_float32_has_no_state():
-    precision = Precision()
-    assert precision.state() == {}
-    precision.load({"scale_factor": 8.0})
-    assert precision.scale == 1.0
+    scaler = LossScaler()
+    assert scaler.state() == {}
+    scaler.load({"scale_factor": 8.0})
+    assert scaler.scale == 1.0
 
 
 @pytest.mark.parametrize("scale", ["dynamic", 64.0])
 def test_overflow_without_end_stops_the_run(scale):
-    precision = Precision(scale)
+    scaler = LossScaler(scale)
     for _ in range(29):
-        step(precision, np.nan)
-    step(precision, 1.0)
+        step(scaler, np.nan)
+    step(scaler, 1.0)
     for _ in range(29):
-        assert not step(precision, np.nan)[0]
+        assert not step(scaler, np.nan)[0]
     with pytest.raises(TrainingError, match="amp: the gradients of 30 steps .*amp.enabled"):
-        step(precision, np.nan)
+        step(scaler, np.nan)
 
 
 def test_on_the_cpu_it_falls_back_and_says_so_in_one_line():
-    cpu, gpu = (precision_of(Amp(loss_scale=8.0), device) for device in ("cpu", "gpu"))
+    cpu, gpu = (build_loss_scaler(Amp(loss_scale=8.0), device) for device in ("cpu", "gpu"))
     assert "CPU computes in float32" in cpu.note
     assert "\n" not in cpu.note
     assert gpu.note is None
     assert (cpu.scale, gpu.scale) == (1.0, 8.0)
     with cpu.autocast():
         assert network()(Tensor(IMAGES)).dtype == np.float32
-    assert precision_of(Amp(enabled=False), "gpu").scale == 1.0
-    assert precision_of(Amp(enabled=False), "cpu").note is None
+    assert build_loss_scaler(Amp(enabled=False), "gpu").scale == 1.0
+    assert build_loss_scaler(Amp(enabled=False), "cpu").note is None

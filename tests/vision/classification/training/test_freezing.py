@@ -9,7 +9,7 @@ from official.vision.classification.errors import UsageError
 from official.vision.classification.resnet.cifar import CifarResNet
 from official.vision.classification.resnet.model import BasicBlock, ResNet
 from official.vision.classification.resnet.preact import PreActResNet
-from official.vision.classification.training.freezing import (
+from official.vision.classification.training.optimizers import (
     freeze_stages,
     stages,
     trainable_parameters,

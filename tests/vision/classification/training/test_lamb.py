@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from megengine import Parameter, Tensor
 
-from official.vision.classification.training.lamb import LAMB, AdamW, l2_norm
-from official.vision.classification.training.optimizers import clip_grad_norm
+from official.vision.classification.training.optimizers import LAMB, AdamW, clip_grad_norm, l2_norm
 
 SHAPES = {"weight": (8, 4, 3, 3), "bias": (8,), "empty": (4, 5), "single": (1,)}
 BETAS = (0.9, 0.99)

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import megengine as mge
 import megengine.module as M
 import megengine.optimizer as optim
@@ -17,7 +19,12 @@ from official.vision.classification.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from official.vision.classification.training.optimizers import build_optimizer, clip_grad_norm
+from official.vision.classification.training.optimizers import (
+    OPTIMIZERS,
+    build_optimizer,
+    clip_grad_norm,
+    set_learning_rate,
+)
 
 SGD = Optimizer(lr=0.1, momentum=0.9, weight_decay=1e-2)
 LAMB = Optimizer(type="lamb", lr=0.01, weight_decay=0.02, eps=1e-6)
@@ -37,6 +44,13 @@ def train(model, optimizer, first, last):
         with manager:
             manager.backward((model(Tensor(x)) ** 2).mean())
         optimizer.step().clear_grad()
+
+
+def with_rate(model, section, lr, **about):
+    """An optimizer as ``build_optimizer`` makes it, with a learning rate."""
+    optimizer = build_optimizer(model, section, **about)
+    set_learning_rate(optimizer, lr)
+    return optimizer
 
 
 def equal(a, b):
@@ -63,7 +77,7 @@ def names_by_group(model, optimizer):
 def test_sgd_is_megengines_bit_for_bit(nesterov):
     ours, theirs = network(), network()
     section = SGD.model_copy(update={"nesterov": nesterov})
-    train(ours, build_optimizer(ours, section, lr=0.05), 0, 3)
+    train(ours, with_rate(ours, section, lr=0.05), 0, 3)
     values = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-2, "nesterov": nesterov}
     train(theirs, optim.SGD(theirs.parameters(), **values), 0, 3)
     assert equal(ours, theirs)
@@ -73,7 +87,7 @@ def test_sgd_is_megengines_bit_for_bit(nesterov):
 @EVERY
 def test_the_section_reaches_the_optimizer(section):
     model = network()
-    optimizer = build_optimizer(model, section, lr=0.25)
+    optimizer = with_rate(model, section, lr=0.25)
     (group,) = optimizer.param_groups
     assert type(optimizer).__name__.lower() == section.type
     assert (group["lr"], group["lr_scale"], group["weight_decay"]) == (
@@ -93,7 +107,7 @@ def test_the_section_reaches_the_optimizer(section):
 def test_what_is_left_out_of_weight_decay(norm, bias):
     model = network()
     section = LAMB.model_copy(update={"decay_norm": norm, "decay_bias": bias})
-    groups = names_by_group(model, build_optimizer(model, section, lr=1.0))
+    groups = names_by_group(model, with_rate(model, section, lr=1.0))
     everything = {name for name, _ in model.named_parameters()}
     left_out = {
         name
@@ -110,7 +124,7 @@ def test_what_is_left_out_of_weight_decay(norm, bias):
 def test_every_kind_of_norm_is_known(norm):
     model = CifarResNet(1, norm=norm)
     section = SGD.model_copy(update={"decay_norm": False})
-    groups = names_by_group(model, build_optimizer(model, section, lr=1.0))
+    groups = names_by_group(model, with_rate(model, section, lr=1.0))
     assert "bn1.weight" in groups[0.0, 1.0]
     assert groups[1e-2, 1.0] == {
         name for name, _ in model.named_parameters() if ".bn" not in f".{name}"
@@ -120,7 +134,7 @@ def test_every_kind_of_norm_is_known(norm):
 def test_a_projections_norm_is_one_though_its_name_does_not_say_so():
     model = PreActResNet((1, 1, 1, 1), num_classes=2)
     section = SGD.model_copy(update={"decay_norm": False})
-    groups = names_by_group(model, build_optimizer(model, section, lr=1.0))
+    groups = names_by_group(model, with_rate(model, section, lr=1.0))
     by_name = dict(model.named_parameters())
     assert {name for name in groups[1e-2, 1.0] if by_name[name].ndim == 4 and "fc" not in name} == {
         name for name in by_name if by_name[name].ndim == 4 and by_name[name].shape[0] > 1
@@ -131,7 +145,7 @@ def test_a_projections_norm_is_one_though_its_name_does_not_say_so():
 def test_the_classifier_has_a_rate_of_its_own_and_frozen_stages_none():
     model = network()
     section = SGD.model_copy(update={"decay_bias": False})
-    optimizer = build_optimizer(model, section, lr=0.2, freeze=3, head_lr=10.0)
+    optimizer = with_rate(model, section, lr=0.2, freeze=3, head_lr=10.0)
     groups = names_by_group(model, optimizer)
     layer3 = {name for name, _ in model.named_parameters() if name.startswith("layer3.")}
     biases = {name for name in layer3 if name.endswith("bias")}
@@ -147,8 +161,8 @@ def test_the_classifier_has_a_rate_of_its_own_and_frozen_stages_none():
 def test_the_classifiers_rate_is_what_it_moves_by():
     section = Optimizer(lr=1.0, momentum=0.0)
     start, slow, fast = network(), network(), network()
-    train(slow, build_optimizer(slow, section, lr=1e-3), 0, 1)
-    train(fast, build_optimizer(fast, section, lr=1e-3, head_lr=4.0), 0, 1)
+    train(slow, with_rate(slow, section, lr=1e-3), 0, 1)
+    train(fast, with_rate(fast, section, lr=1e-3, head_lr=4.0), 0, 1)
     start, slow, fast = (model.state_dict() for model in (start, slow, fast))
     for name in ("fc.weight", "fc.bias"):
         ratio = np.linalg.norm(fast[name] - start[name]) / np.linalg.norm(slow[name] - start[name])
@@ -158,24 +172,24 @@ def test_the_classifiers_rate_is_what_it_moves_by():
 
 def test_too_many_frozen_stages():
     with pytest.raises(UsageError, match="freeze: 5, but this network has 4 stages"):
-        build_optimizer(network(), SGD, lr=0.1, freeze=5)
+        build_optimizer(network(), SGD, freeze=5)
 
 
 @EVERY
 def test_a_checkpoint_holds_all_that_the_next_step_needs(section, tmp_path):
     section = section.model_copy(update={"decay_bias": False})
     straight = network()
-    train(straight, build_optimizer(straight, section, lr=0.01), 0, 5)
+    train(straight, with_rate(straight, section, lr=0.01), 0, 5)
 
     first = network()
-    optimizer = build_optimizer(first, section, lr=0.01)
+    optimizer = with_rate(first, section, lr=0.01)
     train(first, optimizer, 0, 3)
     path = tmp_path / "checkpoint.safetensors"
     progress = Progress("resnet8", ("a", "b", "c"), Preprocess(), {}, 0, 3, 4)
     save_checkpoint(path, first, optimizer, progress)
 
     second = network(seed=1)
-    optimizer = build_optimizer(second, section, lr=0.01)
+    optimizer = with_rate(second, section, lr=0.01)
     restore(path, read_checkpoint(path)[1], second, optimizer)
     train(second, optimizer, 3, 5)
     assert equal(second, straight)
@@ -228,3 +242,16 @@ def test_zero_gradients_stay_zero():
     (parameter,) = with_gradients(np.zeros(3, np.float32))
     assert clip_grad_norm([parameter], 1.0).item() == 0
     assert np.array_equal(parameter.grad.numpy(), np.zeros(3))
+
+
+def test_a_rate_that_nobody_has_set_is_seen_at_once():
+    model = network()
+    optimizer = build_optimizer(model, SGD)
+    for parameter in model.parameters():
+        parameter.grad = Tensor(np.ones(parameter.shape, np.float32))
+    optimizer.step()
+    assert not any(np.isfinite(parameter.numpy()).any() for parameter in model.parameters())
+
+
+def test_every_optimizer_that_a_recipe_may_name_is_there():
+    assert OPTIMIZERS.keys() == set(get_args(Optimizer.model_fields["type"].annotation))

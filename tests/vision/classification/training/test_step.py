@@ -12,7 +12,7 @@ from official.vision.classification.engine.recipe import override, parse_recipe
 from official.vision.classification.ops.plain import Layer, PlainOps
 from official.vision.classification.resnet.cifar import CifarResNet
 from official.vision.classification.training import step as update
-from official.vision.classification.training.step import Updater
+from official.vision.classification.training.step import TrainingStep
 
 CLASSES, EDGE = 7, 6
 RECIPE = parse_recipe(
@@ -154,24 +154,24 @@ def test_updates_are_those_worked_out_by_hand(changes):
     recipe = override(RECIPE, changes)
     mge.random.seed(3)
     model = Perceptron()
-    updater = Updater(model, recipe, 1.0, 11, "cpu")
+    train_step = TrainingStep(model, recipe, 11, "cpu")
     hand = ByHand(model, recipe, 11)
     start = {name: value.copy() for name, value in hand.weights.items()}
     for step, rate in enumerate((0.02, 0.01, 0.03, 0.02)):
         batch = random_batch(step, recipe.batch_size * recipe.accumulate)
         expected = hand.update(batch, step, rate)
-        assert updater(batch, step, rate).numpy() == pytest.approx(expected, rel=1e-5)
+        assert train_step(batch, step, rate).numpy() == pytest.approx(expected, rel=1e-5)
         assert all(parameter.grad is None for parameter in model.parameters())
     for name, value in model.state_dict().items():
         moved = np.abs(hand.weights[name] - start[name]).max()
         assert moved > 1e-4
         assert np.abs(value - hand.weights[name]).max() < 1e-4 * moved, name
     if recipe.ema:
-        for name, value in updater.average.state().items():
+        for name, value in train_step.average.state().items():
             moved = np.abs(hand.average[name] - start[name]).max()
             assert np.abs(value - hand.average[name]).max() < 1e-4 * moved, name
     else:
-        assert updater.average is None
+        assert train_step.average is None
 
 
 def residual(norm=M.BatchNorm2d, drop_path=0.0):
@@ -180,8 +180,8 @@ def residual(norm=M.BatchNorm2d, drop_path=0.0):
 
 
 def updated(model, changes, step=0, batch=None, rate=0.05):
-    updater = Updater(model, override(RECIPE, changes), 1.0, 0, "cpu")
-    updater(batch or random_batch(0, 12), step, rate)
+    train_step = TrainingStep(model, override(RECIPE, changes), 0, "cpu")
+    train_step(batch or random_batch(0, 12), step, rate)
     return model.state_dict()
 
 
@@ -258,7 +258,7 @@ def test_another_seed_drops_other_paths():
     for seed in (0, 1):
         model = residual(drop_path=0.6)
         recipe = override(RECIPE, {"drop_path": 0.6})
-        Updater(model, recipe, 1.0, seed, "cpu")(random_batch(0, 12), 0, 0.05)
+        TrainingStep(model, recipe, seed, "cpu")(random_batch(0, 12), 0, 0.05)
         states.append(model.state_dict())
     assert not np.array_equal(states[0]["conv1.weight"], states[1]["conv1.weight"])
 
@@ -274,13 +274,13 @@ def test_without_drop_path_nothing_is_seeded():
 
 def test_an_overflow_skips_the_update_and_its_average(monkeypatch):
     model = residual()
-    updater = Updater(model, override(RECIPE, {"ema.decay": 0.5}), 1.0, 0, "cpu")
-    averages = updater.average.state()
+    train_step = TrainingStep(model, override(RECIPE, {"ema.decay": 0.5}), 0, "cpu")
+    averages = train_step.average.state()
     before = {name: value.numpy() for name, value in model.named_parameters()}
-    monkeypatch.setattr(updater.precision, "unscale", lambda parameters: False)
-    updater(random_batch(0, 4), 0, 0.05)
+    monkeypatch.setattr(train_step.scaler, "unscale", lambda parameters: False)
+    train_step(random_batch(0, 4), 0, 0.05)
     assert all(np.array_equal(v.numpy(), before[name]) for name, v in model.named_parameters())
-    assert all(np.array_equal(v, averages[k]) for k, v in updater.average.state().items())
+    assert all(np.array_equal(v, averages[k]) for k, v in train_step.average.state().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -305,5 +305,5 @@ def test_images_that_are_mixed_are_not_rounded_before(augment):
     recipe = override(RECIPE, {f"augment.{name}": alpha for name, alpha in augment.items()})
     if augment:  # one-hot targets go with a loss that takes them
         recipe = override(recipe, {"loss.type": "bce"})
-    Updater(model, recipe, 1.0, 7, "cpu")(random_batch(0, 4), 0, 0.1)
+    TrainingStep(model, recipe, 7, "cpu")(random_batch(0, 4), 0, 0.1)
     assert wholes == [bool(augment)]

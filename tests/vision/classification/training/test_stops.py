@@ -13,7 +13,7 @@ from official.vision.classification.data.sampler import epoch_order
 from official.vision.classification.engine import files
 from official.vision.classification.training import trainer
 from official.vision.classification.training.checkpoint import read_checkpoint
-from official.vision.classification.training.step import Updater
+from official.vision.classification.training.step import TrainingStep
 from official.vision.classification.zoo import load_weights
 from tests.scripts import load_script
 
@@ -46,14 +46,14 @@ def after(monkeypatch):
     """Does something when ``count`` updates have been made."""
 
     def arrange(count, action):
-        update = Updater.__call__
+        update = TrainingStep.__call__
 
         def updated(self, batch, step, rate):
             results = update(self, batch, step, rate)
             replaced = action(self) if step + 1 == count else None
             return results if replaced is None else replaced
 
-        monkeypatch.setattr(Updater, "__call__", updated)
+        monkeypatch.setattr(TrainingStep, "__call__", updated)
 
     return arrange
 
@@ -62,12 +62,12 @@ def step_of(path):
     return read_checkpoint(path)[0].step
 
 
-def nan_results(updater):
+def nan_results(train_step):
     return mge.Tensor(np.array([np.nan, 0, 0], np.float32))
 
 
-def break_weights(updater):
-    for parameter in updater.model.parameters():
+def break_weights(train_step):
+    for parameter in train_step.model.parameters():
         parameter._reset(parameter * np.float32("nan"))
 
 
@@ -167,7 +167,7 @@ def test_a_full_disk_while_something_small_is_written(start, folder, monkeypatch
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_data_that_vanish(start, after, data, folder, split):
-    after(5, lambda updater: (data / split).rename(data / "gone") and None)
+    after(5, lambda train_step: (data / split).rename(data / "gone") and None)
     code, (line,), _ = start()
     assert code == 1
     path = line[len("train.py: error: ") : line.index(": no such image")]
@@ -206,7 +206,7 @@ def test_an_image_that_spoils_in_the_middle(
 )
 @pytest.mark.parametrize("step", [4, 6, 12])
 def test_a_signal_saves_and_says_how_to_go_on(start, after, folder, number, name, exit_code, step):
-    after(step, lambda updater: os.kill(os.getpid(), number))
+    after(step, lambda train_step: os.kill(os.getpid(), number))
     code, err, out = start()
     assert (code, err) == (exit_code, [])
     checkpoint = folder / "checkpoint.safetensors"
@@ -232,7 +232,7 @@ def test_a_signal_while_it_tests(start, folder, monkeypatch):
 
 
 def test_the_second_ctrl_c_ends_it_at_once(start, after, folder):
-    def twice(updater):
+    def twice(train_step):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -244,7 +244,7 @@ def test_the_second_ctrl_c_ends_it_at_once(start, after, folder):
 
 def test_a_run_that_stops_goes_on_with_the_same_flags(start, after):
     """Also with another print frequency and number of workers, which are no part of a run."""
-    after(5, lambda updater: os.kill(os.getpid(), signal.SIGTERM))
+    after(5, lambda train_step: os.kill(os.getpid(), signal.SIGTERM))
     assert start()[0] == 143
     code, err, out = start("--resume", "auto", "--print-freq", 1, "--workers", 2)
     assert (code, err) == (0, [])

@@ -16,7 +16,7 @@ from official.vision.classification.errors import TrainingError, UsageError, Use
 from official.vision.classification.training import trainer
 from official.vision.classification.training.checkpoint import read_checkpoint
 from official.vision.classification.training.curves import draw_curves
-from official.vision.classification.training.step import Updater
+from official.vision.classification.training.step import TrainingStep
 from official.vision.classification.training.trainer import train
 from official.vision.classification.zoo import load_weights
 from official.vision.classification.zoo.trained import NetworkConfig
@@ -83,7 +83,7 @@ def test_a_stopped_run_resumes_bit_for_bit(config, folder, tmp_path, monkeypatch
 
     config = replace(config, save=str(tmp_path / "stopped"))
     folder = tmp_path / "stopped" / "resnet20_cifar"
-    update = Updater.__call__
+    update = TrainingStep.__call__
 
     def update_and_signal(self, batch, step, rate):
         results = update(self, batch, step, rate)
@@ -91,7 +91,7 @@ def test_a_stopped_run_resumes_bit_for_bit(config, folder, tmp_path, monkeypatch
             os.kill(os.getpid(), signal.SIGTERM)
         return results
 
-    monkeypatch.setattr(Updater, "__call__", update_and_signal)
+    monkeypatch.setattr(TrainingStep, "__call__", update_and_signal)
     assert train(config) == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert read_checkpoint(folder / "checkpoint.safetensors")[0].step == stop_after
@@ -280,7 +280,7 @@ def test_rate_per_device_and_label_smoothing_reach_the_step(config, monkeypatch)
         },
     )
     seen = {}
-    update = Updater.__call__
+    update = TrainingStep.__call__
 
     def watched(self, batch, step, rate):
         seen["before"] = self.model.fc.bias.numpy().copy()
@@ -292,7 +292,7 @@ def test_rate_per_device_and_label_smoothing_reach_the_step(config, monkeypatch)
         seen["loss"] = float(results.numpy()[0])
         return results
 
-    monkeypatch.setattr(Updater, "__call__", watched)
+    monkeypatch.setattr(TrainingStep, "__call__", watched)
     train(replace(config, recipe=recipe))
     logits, labels = seen["logits"], seen["labels"]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

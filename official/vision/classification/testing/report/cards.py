@@ -4,7 +4,7 @@ from typing import List, Sequence
 from xml.etree.ElementTree import Element
 
 from ...data.dataset import ImageDataset
-from ...distributed.heartbeat import beats
+from ...distributed.heartbeat import with_heartbeats
 from .answers import Answers
 from .gallery import FIRST, thumbnail
 from .markup import tag
@@ -22,7 +22,7 @@ def cards(
     """
     return [
         _card(index, place >= FIRST, folder, answers, names)
-        for place, index in enumerate(beats(chosen))
+        for place, index in enumerate(with_heartbeats(chosen))
     ]
 
 
