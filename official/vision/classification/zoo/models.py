@@ -2,47 +2,14 @@
 
 import difflib
 from fnmatch import fnmatch
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, List, Optional
 
 import megengine.module as M
 
 from ..errors import UsageError
-from ..resnet import cifar, model, preact
+from ..resnet import ARCHS
 from ..resnet.pretrained import Pretrained
 from .rows import BY_NAME, default_row
-
-ARCHS: Dict[str, Callable[..., M.Module]] = {
-    build.__name__: build
-    for build in (
-        model.resnet18,
-        model.resnet34,
-        model.resnet50,
-        model.resnet101,
-        model.resnet152,
-        model.resnext50_32x4d,
-        model.resnext101_32x8d,
-        model.wide_resnet50_2,
-        model.wide_resnet101_2,
-        model.resnetv1c50,
-        model.resnetv1c101,
-        model.resnetv1c152,
-        model.resnetv1d50,
-        model.resnetv1d101,
-        model.resnetv1d152,
-        preact.resnetv2_50,
-        preact.resnetv2_101,
-        cifar.resnet20_cifar,
-        cifar.resnet32_cifar,
-        cifar.resnet44_cifar,
-        cifar.resnet56_cifar,
-        cifar.resnet110_cifar,
-        cifar.resnet18_cifar,
-        cifar.resnet34_cifar,
-        cifar.resnet50_cifar,
-        cifar.resnet101_cifar,
-        cifar.resnet152_cifar,
-    )
-}
 
 
 def list_models(pattern: Optional[str] = None, pretrained: Optional[bool] = None) -> List[str]:
