@@ -1,6 +1,5 @@
 """Networks by name."""
 
-import difflib
 from fnmatch import fnmatch
 from typing import Any, List, Optional
 
@@ -9,6 +8,7 @@ import megengine.module as M
 from ..errors import UsageError
 from ..resnet import ARCHS
 from ..resnet.pretrained import Pretrained
+from ..text import unknown
 from .rows import BY_NAME, default_row
 
 
@@ -63,21 +63,6 @@ def arch_of(name: str) -> str:
 def image_size(arch: str) -> int:
     """Edge in pixels of the images that a network is made for; it takes others too."""
     return 32 if arch.endswith("_cifar") else 224
-
-
-def unknown(kind: str, name: str, known: List[str], others: str = "") -> str:
-    """A message for a name that is not there, with those it may have meant.
-
-    Args:
-        others: where to find the names that are not told.
-    """
-    longer = [other for other in sorted(known) if name and other.startswith(name)]
-    near = longer[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"unknown {kind} {name!r}: did you mean {', '.join(near)}?"
-    few = ", ".join(known[:3])
-    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
-    return f"unknown {kind} {name!r}: there are {few}{more}" + (f"; {others}" if others else "")
 
 
 def _has_weights(name: str) -> bool:

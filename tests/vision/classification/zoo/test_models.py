@@ -6,7 +6,7 @@ import pytest
 from official.vision.classification import get_model, list_models
 from official.vision.classification.errors import UsageError
 from official.vision.classification.zoo import ARCHS, ROWS, arch_of
-from official.vision.classification.zoo.models import image_size, unknown
+from official.vision.classification.zoo.models import image_size
 from tests.networks import FACTS
 
 ALL_ARCHS = sorted(FACTS)
@@ -123,12 +123,6 @@ def test_an_unknown_name_near_to_none():
         f"unknown network 'vgg': there are resnet18, resnet34, resnet50 and {count - 3} more; "
         "list_models() and README.md name all"
     )
-
-
-def test_few_names_are_all_told():
-    assert unknown("colour", "x", ["red", "blue"]) == "unknown colour 'x': there are red, blue"
-    four = unknown("colour", "x", ["red", "blue", "grey", "pink"], "the box has all")
-    assert four == "unknown colour 'x': there are red, blue, grey and 1 more; the box has all"
 
 
 def test_a_name_that_is_a_network_and_a_row_is_told_once():
