@@ -26,49 +26,15 @@ __aside = {} if __at_home else {name: __sys.modules.pop(name) for name in __name
 
 try:
     from official.vision.classification.prediction.inference import inference_model
-    from official.vision.classification.resnet.cifar import (
-        CifarBlock,
-        CifarResNet,
-        resnet18_cifar,
-        resnet20_cifar,
-        resnet32_cifar,
-        resnet34_cifar,
-        resnet44_cifar,
-        resnet50_cifar,
-        resnet56_cifar,
-        resnet101_cifar,
-        resnet110_cifar,
-        resnet152_cifar,
-    )
-    from official.vision.classification.resnet.model import (
-        BasicBlock,
-        Bottleneck,
-        ResNet,
-        resnet18,
-        resnet34,
-        resnet50,
-        resnet101,
-        resnet152,
-        resnetv1c50,
-        resnetv1c101,
-        resnetv1c152,
-        resnetv1d50,
-        resnetv1d101,
-        resnetv1d152,
-        resnext50_32x4d,
-        resnext101_32x8d,
-        wide_resnet50_2,
-        wide_resnet101_2,
-    )
-    from official.vision.classification.resnet.preact import (
-        PreActBottleneck,
-        PreActResNet,
-        resnetv2_50,
-        resnetv2_101,
-    )
+    from official.vision.classification.resnet import ARCHS as __archs
+    from official.vision.classification.resnet.cifar import CifarBlock, CifarResNet
+    from official.vision.classification.resnet.model import BasicBlock, Bottleneck, ResNet
+    from official.vision.classification.resnet.preact import PreActBottleneck, PreActResNet
     from official.vision.classification.zoo.models import get_model, list_models
 finally:
     if not __at_home:
         for __name in __names():
             del __sys.modules[__name]
         __sys.modules.update(__aside)
+
+globals().update(__archs)

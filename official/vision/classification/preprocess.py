@@ -6,6 +6,7 @@ from reprlib import Repr
 from typing import Any, Dict, Optional, Tuple, Union
 
 from .errors import UsageError
+from .readers.yaml_file import read_yaml, read_yaml_file
 
 # What a field that is a word may be.
 WORDS = {
@@ -157,32 +158,22 @@ def parse_preprocess(text: str) -> Dict[str, Any]:
     Raises:
         UsageError: for none of these, or for a key or value that does not fit.
     """
-    import yaml  # not needed by those who only load a network through the hub
-
     if text in PRESETS:
         values = PRESETS[text].to_dict()
         return {name: value for name, value in values.items() if name not in ("resize", "crop")}
-    source, content = _read(text)
+    source = text
     try:
-        values = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2001-99-99
-        raise UsageError(f"--preprocess {source}: not YAML or JSON: {_one_line(error)}") from None
+        try:
+            values = read_yaml_file(Path(text))
+        except OSError as error:
+            if "{" not in text and ":" not in text:
+                raise UsageError(
+                    f"--preprocess {text}: neither one of {', '.join(PRESETS)} nor a file that can "
+                    f"be read: {error.strerror}"
+                ) from None
+            source = "inline"
+            values = read_yaml(text)
+    except ValueError as error:
+        raise UsageError(f"--preprocess {source}: not YAML or JSON: {error}") from None
     Preprocess().override(values)  # fails now rather than after the weights are read
     return values
-
-
-def _read(text: str) -> Tuple[str, str]:
-    """Where the values come from, and their text."""
-    try:
-        return text, Path(text).read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError) as error:  # ValueError: a null byte in a path
-        if "{" in text or ":" in text:
-            return "inline", text
-        raise UsageError(
-            f"--preprocess {text}: neither one of {', '.join(PRESETS)} nor a file that can be "
-            f"read: {getattr(error, 'strerror', None) or error}"
-        ) from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

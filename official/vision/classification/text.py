@@ -1,6 +1,38 @@
-"""Text of unknown origin, such as names of files and classes, before it is shown."""
+"""Text of unknown origin, such as names of files, classes and keys, before it is shown."""
+
+import difflib
+import re
+from typing import Collection, List
 
 
 def printable(text: str) -> str:
     """``text`` with its control characters escaped, so that it cannot steer a terminal."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def nearest(name: str, known: Collection[str], most: int = 1) -> List[str]:
+    """Which of the ``known`` names may have been meant, best first; none where nothing is near.
+
+    The one that differs in nothing but case and punctuation; else those that begin so; else those
+    that share most letters in their order.
+    """
+    name = name[:100]  # the comparison takes time by the square
+    bare = {other: re.sub(r"[\W_]", "", other).casefold() for other in known}
+    asked = re.sub(r"[\W_]", "", name).casefold()
+    same = [other for other in known if asked and bare[other] == asked]
+    longer = sorted(other for other in known if name and other.startswith(name))
+    return (same[:1] or longer or difflib.get_close_matches(name, known, most))[:most]
+
+
+def unknown(kind: str, name: str, known: Collection[str], others: str = "") -> str:
+    """A message for a name that is not there, with those it may have meant.
+
+    Args:
+        others: where to find the names that are not told.
+    """
+    near = nearest(name, known, 3)
+    if near:
+        return f"unknown {kind} {name!r}: did you mean {', '.join(near)}?"
+    few = ", ".join(list(known)[:3])
+    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+    return f"unknown {kind} {name!r}: there are {few}{more}" + (f"; {others}" if others else "")

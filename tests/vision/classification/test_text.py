@@ -1,6 +1,6 @@
 import pytest
 
-from official.vision.classification.text import printable
+from official.vision.classification.text import nearest, printable, unknown
 
 
 @pytest.mark.parametrize("text", ["", "tabby cat", "三花猫", "a\\b", "Déjà vu"])
@@ -20,3 +20,36 @@ def test_what_can_be_read_stays(text):
 )
 def test_what_steers_a_terminal_is_escaped(text, shown):
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ResNet50", ["resnet50"]),
+        ("resnet-50", ["resnet50"]),
+        ("RESNET50-CIFAR", ["resnet50_cifar"]),
+        ("resnet5", ["resnet50", "resnet50_cifar"]),  # those that begin so
+        ("resnet50", ["resnet50"]),
+        ("resnet180", ["resnet18"]),
+        ("rsenet50_cifar", ["resnet50_cifar"]),
+        ("early_stopping", []),
+        ("", []),
+        ("_", []),
+        ("三花猫", []),
+    ],
+)
+def test_the_nearest(name, found):
+    known = ["resnet18", "resnet50", "resnet50_cifar", "wide"]
+    assert nearest(name, known, 2)[: len(found) or 1] == found
+    assert nearest(name, known) == found[:1]
+    assert nearest(name, []) == []
+
+
+def test_a_long_name_takes_no_time():
+    assert nearest("x" * 10**6, ["y" * 50]) == []
+
+
+def test_few_names_are_all_told():
+    assert unknown("colour", "x", ["red", "blue"]) == "unknown colour 'x': there are red, blue"
+    four = unknown("colour", "x", ["red", "blue", "grey", "pink"], "the box has all")
+    assert four == "unknown colour 'x': there are red, blue, grey and 1 more; the box has all"

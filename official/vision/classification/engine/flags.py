@@ -1,7 +1,6 @@
 """Command lines: the flags the three scripts share, and how they fail."""
 
 import argparse
-import difflib
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from ..distributed.launch import Topology
 from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
-from ..text import printable
+from ..text import nearest, printable
 from ..zoo.trained import NetworkConfig
 from .schema import Precision
 
@@ -49,7 +48,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         found = re.match(r"unrecognized arguments: (--?[^\s=]+)", message)
         if found:
-            near = difflib.get_close_matches(found[1], self._option_string_actions, n=1)
+            near = nearest(found[1], self._option_string_actions)
             if near:
                 message = f"unknown flag {found[1]}; did you mean {near[0]}?"
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")

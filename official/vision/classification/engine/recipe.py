@@ -1,6 +1,5 @@
 """Recipes: YAML files that state how a network is trained, read, changed by flags, written."""
 
-import difflib
 from dataclasses import fields
 from pathlib import Path
 from reprlib import Repr
@@ -11,7 +10,8 @@ from pydantic import ValidationError
 
 from ..errors import UsageError
 from ..preprocess import Preprocess
-from ..zoo.models import unknown
+from ..readers.yaml_file import read_yaml, read_yaml_file
+from ..text import nearest, unknown
 from .schema import Recipe, Section
 
 FOLDER = Path(__file__).resolve().parents[3] / "recipes"
@@ -43,12 +43,31 @@ def _values(name: str) -> Tuple[Any, str]:
         path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+        near = nearest(Path(name).stem, known)  # another project's path, configs/resnet/NAME.py
+        if near and Path(name).name != name:
+            raise UsageError(f"-c {name}: no such file; did you mean -c {near[0]}?")
         raise UsageError(unknown("recipe", name, known, "official/recipes has all"))
     try:
-        values = _read_yaml(path.read_text(encoding="utf-8"))
+        values = read_yaml_file(path)
     except (ValueError, OSError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: not readable as YAML: {reason}") from None
+    _refuse_foreign(values, path)
     return values, str(path)
+
+
+def _refuse_foreign(values: Any, path: Path) -> None:
+    """A configuration of MindCV, say, has hardly a key that we have: its first tells nothing."""
+    keys = list(values) if isinstance(values, dict) else []
+    foreign = [key for key in keys if key not in Recipe.model_fields]
+    if len(foreign) > 3 and len(foreign) > len(keys) / 2:
+        near = nearest(path.stem, [file.stem for file in FOLDER.glob("*.yaml")])
+        raise UsageError(
+            f"{path}: seems to be another project's configuration: "
+            f"{', '.join(map(_BRIEF.repr, foreign[:3]))} and {len(foreign) - 3} more are no keys "
+            f"of a recipe; {f'did you mean -c {near[0]}? ' if near else ''}docs/migrating.md tells "
+            "what its keys are called here"
+        )
 
 
 def parse_recipe(values: Any, source: str) -> Recipe:
@@ -83,7 +102,7 @@ def parse_set(text: str) -> Tuple[str, Any]:
     if key not in _dotted_keys(Recipe):
         raise UsageError(f"--set {text}: {_did_you_mean(key)}")
     try:
-        return key, _read_yaml(value)
+        return key, read_yaml(value)
     except ValueError as error:
         raise UsageError(f"--set {text}: not readable as YAML: {error}") from None
 
@@ -132,26 +151,6 @@ def _put(values: Dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would take the last in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Dict[Any, Any]:
-        seen = set()
-        for key, _ in getattr(node, "value", ()):
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.YAMLError(f"the key {key.value!r} is there twice")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # a safe loader: data only
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
-
-
 def _explain(error: ValidationError) -> str:
     """The first thing that is wrong, unknown keys before all else: they explain missing ones."""
     errors = error.errors(include_url=False)
@@ -176,15 +175,14 @@ def _explain(error: ValidationError) -> str:
 def _did_you_mean(key: str) -> str:
     """A message for a key that is not there: its like in the same section, or in any other."""
     known = _dotted_keys(Recipe)
-    section, _, last = key[:100].rpartition(".")
+    section, _, last = key.rpartition(".")
     siblings = [other for other in known if other.rpartition(".")[0] == section]
     for candidates in (siblings, known):
         by_name = {other.rpartition(".")[2]: other for other in reversed(candidates)}
-        near = difflib.get_close_matches(last, by_name, n=1)
+        near = nearest(last, by_name)
         if near:
             return f"unknown key {_BRIEF.repr(key)}; did you mean {by_name[near[0]]!r}?"
-    near = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.0)
-    return f"unknown key {_BRIEF.repr(key)}; did you mean {near[0]!r}?"
+    return f"unknown key {_BRIEF.repr(key)}; docs/recipes.md has all"
 
 
 def _sections(section: Type[Section]) -> Dict[str, Type[Section]]:

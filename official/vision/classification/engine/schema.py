@@ -18,7 +18,8 @@ from pydantic import PositiveFloat as Positive
 
 from ..errors import UsageError
 from ..preprocess import Preprocess
-from ..zoo.models import ARCHS, unknown
+from ..text import unknown
+from ..zoo.models import ARCHS
 
 if TYPE_CHECKING:
     Count = int

@@ -35,7 +35,11 @@ def set_loader(loader: Loader) -> None:
 
 
 def accepts_pretrained(build: Callable[..., M.Module]) -> Callable[..., M.Module]:
-    """Give a network function the argument ``pretrained`` and the shared part of its docstring."""
+    """Give a network function the argument ``pretrained`` and the shared part of its docstring.
+
+    In a module that ``resnet/__init__.py`` looks through, it also makes the function a network that
+    the hub offers, ``--arch`` takes and ``list_models`` names.
+    """
 
     @functools.wraps(build)
     def build_and_fill(pretrained: Pretrained = False, **kwargs: Any) -> M.Module:
@@ -48,5 +52,6 @@ def accepts_pretrained(build: Callable[..., M.Module]) -> Callable[..., M.Module
             _loader(model, build.__name__, pretrained)
         return model
 
+    build_and_fill.is_network = True  # type: ignore[attr-defined]
     build_and_fill.__doc__ = (build.__doc__ or "") + _ARGUMENTS
     return build_and_fill

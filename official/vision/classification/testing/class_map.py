@@ -4,39 +4,15 @@ A class map is a YAML or JSON file of ``folder: class``. A class is its number a
 its folder's name in the data set the network was trained on, or what it is called.
 """
 
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
-import yaml
 
 from ..data.folder import ImageDataset
 from ..errors import DataError, UsageError
-
-
-class _Loader(yaml.SafeLoader):
-    """Keys as they are written, and once: a folder may be called 001, or no. Decimal numbers."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                key.tag = self.DEFAULT_SCALAR_TAG
-                if key.value in seen:
-                    raise yaml.YAMLError(f"{key.value!r} comes twice")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _decimal(loader: _Loader, node: yaml.ScalarNode) -> Union[int, str]:
-    """What YAML 1.1 takes for an integer; its 010 is eight and its 1:30 is ninety."""
-    text = loader.construct_scalar(node)
-    return int(text) if re.fullmatch("[-+]?[0-9]{1,18}", text) else text
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+from ..readers.yaml_file import read_yaml_file
 
 
 def read_class_map(path: str) -> Dict[str, Any]:
@@ -46,12 +22,11 @@ def read_class_map(path: str) -> Dict[str, Any]:
         UsageError: when the file cannot be read, or is not of ``folder: class``.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        values = read_yaml_file(Path(path))
     except OSError as error:
         raise UsageError(f"--class-map {path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"--class-map {path}: not YAML or JSON: {reason}") from None
+    except ValueError as error:
+        raise UsageError(f"--class-map {path}: not YAML or JSON: {error}") from None
     if not isinstance(values, dict) or not all(type(v) in (int, str) for v in values.values()):
         raise UsageError(
             f"--class-map {path}: expected lines of folder: class, with a class's number or name"

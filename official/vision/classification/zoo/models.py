@@ -1,48 +1,15 @@
 """Networks by name."""
 
-import difflib
 from fnmatch import fnmatch
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, List, Optional
 
 import megengine.module as M
 
 from ..errors import UsageError
-from ..resnet import cifar, model, preact
+from ..resnet import ARCHS
 from ..resnet.pretrained import Pretrained
+from ..text import unknown
 from .rows import BY_NAME, default_row
-
-ARCHS: Dict[str, Callable[..., M.Module]] = {
-    build.__name__: build
-    for build in (
-        model.resnet18,
-        model.resnet34,
-        model.resnet50,
-        model.resnet101,
-        model.resnet152,
-        model.resnext50_32x4d,
-        model.resnext101_32x8d,
-        model.wide_resnet50_2,
-        model.wide_resnet101_2,
-        model.resnetv1c50,
-        model.resnetv1c101,
-        model.resnetv1c152,
-        model.resnetv1d50,
-        model.resnetv1d101,
-        model.resnetv1d152,
-        preact.resnetv2_50,
-        preact.resnetv2_101,
-        cifar.resnet20_cifar,
-        cifar.resnet32_cifar,
-        cifar.resnet44_cifar,
-        cifar.resnet56_cifar,
-        cifar.resnet110_cifar,
-        cifar.resnet18_cifar,
-        cifar.resnet34_cifar,
-        cifar.resnet50_cifar,
-        cifar.resnet101_cifar,
-        cifar.resnet152_cifar,
-    )
-}
 
 
 def list_models(pattern: Optional[str] = None, pretrained: Optional[bool] = None) -> List[str]:
@@ -96,21 +63,6 @@ def arch_of(name: str) -> str:
 def image_size(arch: str) -> int:
     """Edge in pixels of the images that a network is made for; it takes others too."""
     return 32 if arch.endswith("_cifar") else 224
-
-
-def unknown(kind: str, name: str, known: List[str], others: str = "") -> str:
-    """A message for a name that is not there, with those it may have meant.
-
-    Args:
-        others: where to find the names that are not told.
-    """
-    longer = [other for other in sorted(known) if name and other.startswith(name)]
-    near = longer[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"unknown {kind} {name!r}: did you mean {', '.join(near)}?"
-    few = ", ".join(known[:3])
-    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
-    return f"unknown {kind} {name!r}: there are {few}{more}" + (f"; {others}" if others else "")
 
 
 def _has_weights(name: str) -> bool:

@@ -123,6 +123,40 @@ def test_an_unknown_name_gets_the_nearest():
         load_recipe("resnet101_fbaugg_in1k")
 
 
+@pytest.mark.parametrize(
+    ("path", "ours"),
+    [
+        ("configs/resnetv2/resnetv2_50_ascend.yaml", "resnetv2_50"),
+        ("configs/resnetv2/resnetv2_101_gpu.yaml", "resnetv2_101"),
+        ("configs/resnet/resnet50_8xb32_in1k.py", "resnet50_8xb32_in1k"),
+        ("../mmpretrain/configs/resnet/resnet18_8xb16_cifar10.py", "resnet18_8xb16_cifar10"),
+        ("official/recipes/ResNet50_fbaug_in1k.yaml", "resnet50_fbaug_in1k"),
+    ],
+)
+def test_a_path_of_another_project_gets_the_recipe_of_that_name(path, ours):
+    with pytest.raises(UsageError) as error:
+        load_recipe(path)
+    assert str(error.value) == f"-c {path}: no such file; did you mean -c {ours}?"
+
+
+def test_a_configuration_of_mindcv(tmp_path):
+    """Its keys, shortened, as mindcv 51b0636 has them in configs/resnetv2."""
+    path = tmp_path / "resnetv2_50_ascend.yaml"
+    path.write_text(
+        "mode: 0\ndistribute: True\nnum_parallel_workers: 8\ndataset: 'imagenet'\n"
+        "batch_size: 32\nmodel: 'resnetv2_50'\nepoch_size: 120\nscheduler: 'cosine_decay'\n"
+    )
+    with pytest.raises(UsageError) as error:
+        load_recipe(str(path))
+    assert str(error.value).startswith(
+        f"{path}: seems to be another project's configuration: 'mode'"
+    )
+    assert "did you mean -c resnetv2_50? docs/migrating.md" in str(error.value)
+    path.write_text("epoch: 1\nbatchsize: 2\nlr: 3")  # ours, misspelt
+    with pytest.raises(UsageError, match="unknown key 'epoch'; did you mean 'epochs'"):
+        load_recipe(str(path))
+
+
 def test_flags_override_keys_and_are_checked():
     recipe = load_recipe("default")
     changes = {"optimizer.lr": 0.5, "batch_size": 7, "loss.type": "bce"}
@@ -224,6 +258,10 @@ def test_numbers_as_people_write_them():
         ("augment.magnitude=3", "did you mean 'augment.rand_augment.magnitude'?"),
         ("preprocess.meen=3", "did you mean 'preprocess.mean'?"),
         ("=3", "unknown key ''"),
+        ("Optimizer.LR=1", "did you mean 'optimizer.lr'?"),
+        ("early_stopping=3", "unknown key 'early_stopping'; docs/recipes.md has all"),
+        ("patience=3", "unknown key 'patience'; docs/recipes.md has all"),
+        ("augment.colour=1", "unknown key 'augment.colour'; docs/recipes.md has all"),
         ("optimizer.lr=[", "--set optimizer.lr=[: not readable as YAML"),
         ("optimizer.lr=!!python/name:os.system", "not readable as YAML"),
     ],
