@@ -88,7 +88,9 @@ class Preprocess:
         return min(self.resize) if isinstance(self.resize, tuple) else self.resize
 
     def _check_sizes(self) -> None:
-        edges = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
+        edges: Tuple[int, ...] = ()
+        if self.resize is not None:
+            edges = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
         if self.resize is not None and not (len(edges) == 2 and all(map(_is_length, edges))):
             raise UsageError(
                 f"preprocess: resize must be an integer from 1 to {MAX_LENGTH}, or two for height "
@@ -99,7 +101,7 @@ class Preprocess:
                 f"preprocess: crop must be an integer from 1 to {MAX_LENGTH}, got "
                 f"{_BRIEF.repr(self.crop)}"
             )
-        if self.resize and self.crop and self.crop > min(edges):
+        if edges and self.crop and self.crop > min(edges):
             raise UsageError(
                 f"preprocess: crop {self.crop} is more than resize {self.resize} leaves"
             )

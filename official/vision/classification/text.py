@@ -1,4 +1,4 @@
-"""Text of unknown origin, such as names of files, classes and keys, before it is shown."""
+"""Text and numbers as they are shown and written."""
 
 import difflib
 import re
@@ -36,3 +36,16 @@ def unknown(kind: str, name: str, known: Collection[str], others: str = "") -> s
     few = ", ".join(list(known)[:3])
     more = f" and {len(known) - 3} more" if len(known) > 3 else ""
     return f"unknown {kind} {name!r}: there are {few}{more}" + (f"; {others}" if others else "")
+
+
+def no_formula(text: str) -> str:
+    """``text`` for a cell of a CSV file: an apostrophe comes before what would be a formula.
+
+    As OWASP advises under "CSV Injection".
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
+def seven_digits(value: float) -> float:
+    """``value`` with seven significant digits: float32 arithmetic does not give more."""
+    return float(f"{value:.7g}")

@@ -1,17 +1,16 @@
 """Checking a data set: all images are read, classes compared, and splits searched for copies."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Sequence, Tuple
 
-import cv2
 import numpy as np
 
 from ..errors import DataError
 from .dataset import ImageDataset, some
 from .folder import load_split, passed_over
+from .parallel import map_groups
 
 _CHUNK = 32  # images that a thread takes at a time
 
@@ -94,15 +93,18 @@ def _read_all(
     split: str, folder: ImageDataset, workers: int, progress: Progress, report: Report
 ) -> List[bytes]:
     """Note what cannot be read; return a digest of each image's content, or nothing for those."""
-    cv2.setNumThreads(0)  # one thread per image, as in training
     total = len(folder)
     unreadable = report.unreadable.setdefault(split, [])
     digests: List[bytes] = []
     chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
-    with ThreadPoolExecutor(workers, "check") as pool, closing(
-        pool.map(lambda chunk: [_examine(folder, index) for index in chunk], chunks)
-    ) as results:  # closed before the pool, so that an interrupt does not wait for every image
-        for chunk, found in zip(chunks, results):
+    examined = map_groups(
+        lambda chunk: [_examine(folder, index) for index in chunk],
+        ([(chunk,)] for chunk in chunks),
+        workers,
+        ahead=4 * workers,
+    )
+    with closing(examined):  # an interrupt does not wait for every image
+        for chunk, (found,) in zip(chunks, examined):
             digests += [digest for digest, _ in found]
             unreadable += [reason for _, reason in found if reason]
             progress(split, chunk.stop, total)

@@ -203,11 +203,17 @@ class _Pickle:
 
 def _pickles(path: Path, split: str) -> Iterator[Tuple[_Published, str, bytes]]:
     """The files of a split, and the one with the names of the classes, in any order."""
-    return _from_folder(path, split) if path.is_dir() else _from_archive(path, split)
+    if not path.is_dir():
+        return _from_archive(path, split)
+    published = _unpacked(path)
+    if published is None:
+        raise DataError(f"{path}: is not the folder that an archive of CIFAR unpacks to")
+    return _from_folder(path, published, split)
 
 
-def _from_folder(folder: Path, split: str) -> Iterator[Tuple[_Published, str, bytes]]:
-    published = _unpacked(folder)
+def _from_folder(
+    folder: Path, published: _Published, split: str
+) -> Iterator[Tuple[_Published, str, bytes]]:
     for name in published.needed(split):
         path = folder / name
         try:

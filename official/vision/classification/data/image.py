@@ -29,16 +29,21 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
         raise DataError(f"{path}: no such image") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """As ``read_image``, of what the file ``name`` holds."""
     if not data:
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{name}: the file is empty")
     if _is_cut_short(data):
-        raise DataError(f"{path}: the image is cut short; fetch the file again")
+        raise DataError(f"{name}: the image is cut short; fetch the file again")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # among others, more pixels than OpenCV allows
         image = None
     if image is None:
-        raise DataError(f"{path}: not an image that OpenCV can read")
+        raise DataError(f"{name}: not an image that OpenCV can read")
     return image
 
 

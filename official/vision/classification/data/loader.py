@@ -1,19 +1,15 @@
-"""Batches of images, prepared by threads ahead of the network.
+"""Batches of images, prepared by threads ahead of the network."""
 
-Threads suffice: OpenCV decodes and resizes without Python's lock, nothing is copied between
-processes, and an error reaches the consumer with its file's name.
-"""
-
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import tee
 from typing import Callable, Iterable, Iterator, List, Tuple
 
-import cv2
 import numpy as np
 
 from ..errors import DataError
 from .dataset import ImageDataset
+from .parallel import map_groups
 from .sampler import BatchIndices, sample_generator
 from .transforms import to_network_layout
 
@@ -67,42 +63,23 @@ class Loader:
         self.prefetch = prefetch
 
     def __iter__(self) -> Iterator[Batch]:
-        cv2.setNumThreads(0)  # one thread per image; OpenCV's own would only get in their way
-        if self.workers == 0:
-            for batch in self.batches:
-                yield self._join(batch, [self._load(*batch)])
-            return
-        with ThreadPoolExecutor(self.workers, "loader") as pool:
-            under_way: deque = deque()
-            try:
-                for batch in self.batches:
-                    under_way.append((batch, self._submit(pool, batch)))
-                    if len(under_way) >= self.prefetch:
-                        yield self._collect(under_way.popleft())
-                while under_way:
-                    yield self._collect(under_way.popleft())
-            finally:  # an error, or a consumer that has seen enough
-                for _, parts in under_way:
-                    for part in parts:
-                        part.cancel()
+        batches, ahead = tee(self.batches)
+        loaded = map_groups(self._load, map(self._parts, ahead), self.workers, self.prefetch)
+        with closing(loaded):
+            for batch in batches:
+                yield self._join(batch, next(loaded))
 
-    def _submit(self, pool: ThreadPoolExecutor, batch: BatchIndices) -> List[Future]:
+    def _parts(self, batch: BatchIndices) -> List[Tuple[int, np.ndarray, np.ndarray]]:
         """Cut a batch into parts, several per thread but not so small that queueing them costs."""
+        if self.workers == 0:
+            return [(batch.epoch, batch.indices, batch.copies)]
         parts = -(-len(batch.indices) // 16)
         parts = max(parts, min(2 * self.workers, len(batch.indices)))
-        return [
-            pool.submit(self._load, batch.epoch, indices, copies)
-            for indices, copies in zip(
-                np.array_split(batch.indices, parts), np.array_split(batch.copies, parts)
-            )
-        ]
-
-    def _collect(self, entry: Tuple[BatchIndices, List[Future]]) -> Batch:
-        batch, parts = entry
-        return self._join(batch, [part.result() for part in parts])
+        indices, copies = (np.array_split(one, parts) for one in (batch.indices, batch.copies))
+        return [(batch.epoch, *part) for part in zip(indices, copies)]
 
     def _load(self, epoch: int, indices: np.ndarray, copies: np.ndarray) -> List[np.ndarray]:
-        images, image, last = [], None, None
+        images, image, last = [], np.empty(0), -1
         for index, copy in zip(indices.tolist(), copies.tolist()):
             if index != last:  # repetitions of an image come in a row: decode it once
                 image, last = self.folder.read(index), index

@@ -5,7 +5,7 @@ sample's augmentation depends on the sample alone.
 """
 
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Tuple, Union
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ INTERPOLATION = {
     "area": cv2.INTER_AREA,
 }
 
+Box = Tuple[float, float, float, float]  # top, left, bottom, right, as shares of the image's edges
 
 MAX_PIXELS = 1 << 27  # of a resized image, 400 MB: a thin strip could otherwise fill the memory
 
@@ -36,7 +37,7 @@ def resize(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if preprocess.resize is None:
         return image
     old_height, old_width = image.shape[:2]
-    height, width = _new_size(image, preprocess)
+    height, width = _new_size((old_height, old_width), preprocess.resize, preprocess.rounding)
     if (height, width) == (old_height, old_width):
         return image
     if height * width > MAX_PIXELS:
@@ -46,28 +47,38 @@ def resize(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return _scaled(image, (width, height), preprocess.interpolation, preprocess.library)
 
 
-def _new_size(image: np.ndarray, preprocess: Preprocess) -> Tuple[int, int]:
+def _new_size(
+    shape: Tuple[int, int], resize: Union[int, Tuple[int, int]], rounding: str
+) -> Tuple[int, int]:
     """Height and width after resizing."""
-    if isinstance(preprocess.resize, tuple):
-        return preprocess.resize
-    size, (height, width) = preprocess.resize, image.shape[:2]
-    to_pixels = int if preprocess.rounding == "down" else round
+    if isinstance(resize, tuple):
+        return resize
+    height, width = shape
+    to_pixels = int if rounding == "down" else round
     if height < width:
-        return size, to_pixels(size * width / height)
-    return to_pixels(size * height / width), size
+        return resize, to_pixels(resize * width / height)
+    return to_pixels(resize * height / width), resize
 
 
-def center_crop(image: np.ndarray, size: int, rounding: str = "down") -> np.ndarray:
-    """The central ``size`` x ``size`` square; for ``rounding`` see Preprocess.
+def center_corner(shape: Tuple[int, ...], size: int, rounding: str) -> Tuple[int, int]:
+    """Top and left of the central ``size`` x ``size`` square; for ``rounding`` see Preprocess.
+
+    Args:
+        shape: of the image; it begins with height and width.
 
     Raises:
         DataError: when the image is smaller than that.
     """
-    height, width = image.shape[:2]
+    height, width = shape[:2]
     if height < size or width < size:
         raise DataError(f"an image of {width}x{height} pixels is too small for a crop of {size}")
     to_pixels = round if rounding == "down" else int
-    top, left = to_pixels((height - size) / 2), to_pixels((width - size) / 2)
+    return to_pixels((height - size) / 2), to_pixels((width - size) / 2)
+
+
+def center_crop(image: np.ndarray, size: int, rounding: str = "down") -> np.ndarray:
+    """The central square; arguments and errors are those of ``center_corner``."""
+    top, left = center_corner(image.shape, size, rounding)
     return image[top : top + size, left : left + size]
 
 
@@ -240,9 +251,19 @@ class EvalTransform:
     preprocess: Preprocess
 
     def __call__(self, image: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:
+        return self.with_box(image)[0]
+
+    def with_box(self, image: np.ndarray) -> Tuple[np.ndarray, Box]:
+        """The result, and which part of ``image`` it shows."""
         p = self.preprocess
         image = resize(image, p)
-        return center_crop(image, p.crop, p.rounding) if p.crop else image
+        if not p.crop:
+            return image, (0.0, 0.0, 1.0, 1.0)
+        height, width = image.shape[:2]
+        top, left = center_corner(image.shape, p.crop, p.rounding)
+        bottom, right = top + p.crop, left + p.crop
+        box = (top / height, left / width, bottom / height, right / width)
+        return image[top:bottom, left:right], box
 
 
 def to_network_layout(image: np.ndarray, order: str) -> np.ndarray:

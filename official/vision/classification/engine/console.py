@@ -28,7 +28,9 @@ class Console:
     ):
         self.speak = speak
         self.folder = folder if speak else None
-        self._events = EventWriter(folder / "tensorboard") if speak and tensorboard else None
+        self._events = (
+            EventWriter(self.folder / "tensorboard") if self.folder and tensorboard else None
+        )
         self.live = speak and sys.stderr.isatty()  # a bar is drawn; else lines tell the progress
         self._bar: Optional[tqdm] = None
 

@@ -1,4 +1,4 @@
-"""Judging a network: integers counted over every image once."""
+"""Evaluating a network: integers counted over every image once."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence
@@ -10,6 +10,7 @@ from ..data.loader import Batch
 from ..data.normalize import Normalize
 from ..distributed.collectives import sum_over_ranks
 from ..errors import TrainingError
+from .scoring import Scorer, log_softmax
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ def evaluate(
             not add up to ``total``.
     """
     model.eval()
+    score = Scorer(model, normalize)
     counter = Counter()
     for batch in batches:
-        logits = finite_logits(model, normalize, batch.images)
+        logits = score(batch.images).logits
         result = counter.add(logits, batch.labels)
         for watch in watchers:
             watch(batch, logits)
@@ -97,40 +99,21 @@ def evaluate(
 
 
 class FlipTta:
-    """Counts the answers of the mean over each image and its mirror image, beside ``evaluate``.
-
-    What is averaged are the probabilities.
-    """
+    """Counts by the mean probabilities of each image and its mirror image, beside ``evaluate``."""
 
     def __init__(self, model: M.Module, normalize: Normalize):
-        self.model = model
-        self.normalize = normalize
+        self.scorer = Scorer(model, normalize)
         self.counter = Counter()
 
     def add(self, batch: Batch, logits: np.ndarray) -> None:
         """Count a batch, whose ``(N, C)`` logits are known."""
-        images = np.ascontiguousarray(batch.images[..., ::-1])
-        mirrored = finite_logits(self.model, self.normalize, images)
-        both = np.logaddexp(log_softmax(logits), log_softmax(mirrored)) - np.log(2)
-        self.counter.add(both, batch.labels)
-
-
-def finite_logits(model: M.Module, normalize: Normalize, images: np.ndarray) -> np.ndarray:
-    """The ``(N, C)`` logits of ``(N, 3, H, W)`` uint8 images.
-
-    Raises:
-        TrainingError: when they are not finite.
-    """
-    logits = model(normalize(images)).numpy()
-    if not np.isfinite(logits).all():
-        raise TrainingError("the network's outputs are not finite: its weights are unusable")
-    return logits
+        self.counter.add(self.scorer.flip_average(batch.images, logits), batch.labels)
 
 
 def rank_of_label(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How many classes come before the right one, for ``(N, C)`` logits.
 
-    Equal logits are ranked by class number, so that a network that says nothing scores at chance.
+    Equal logits are ranked by class number, as by ``top_classes``.
     """
     own = logits[np.arange(len(labels)), labels][:, None]
     before = np.arange(logits.shape[1])[None, :] < labels[:, None]
@@ -140,10 +123,3 @@ def rank_of_label(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """``(N,)`` negative log-likelihoods in float64."""
     return -log_softmax(logits)[np.arange(len(labels)), labels]
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of the probabilities for ``(N, C)`` logits, in float64."""
-    logits = logits.astype(np.float64)
-    shifted = logits - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..data.normalize import Normalize
 from ..engine.device import cpu_threads
+from ..engine.scoring import finite
 from ..errors import UserError
 from ..ops.plain import PlainOps
 from ..zoo.trained import Network
@@ -62,18 +63,15 @@ def check(subject: str, network: Network, run: Runner) -> float:
         subject: what a message begins with.
 
     Raises:
-        UserError: when the difference is above ``TOLERANCE``, or logits are not finite.
+        UserError: when the difference is above ``TOLERANCE``.
+        TrainingError: when the network's logits are not finite.
     """
     pixels = _noise((sum(BATCHES), *input_shape(network)))
     images = Normalize(network.preprocess)(pixels)
     with computing_by(network.model, PlainOps()):
-        expected = network.model(images).numpy()
+        expected = finite(network.model(images).numpy(), f"{subject}: the network's")
     parts = np.split(images.numpy(), np.cumsum(BATCHES)[:-1])
     found = np.concatenate([run(part) for part in parts])
-    if not np.isfinite(expected).all():
-        raise UserError(
-            f"{subject}: the network's outputs are not finite, its weights are unusable"
-        )
     if found.shape != expected.shape:
         raise UserError(f"{subject}: it has {found.shape} logits, the network {expected.shape}")
     largest = max(np.abs(expected).max(), np.finfo(np.float32).tiny)

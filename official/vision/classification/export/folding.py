@@ -16,7 +16,6 @@ from ..ops.plain import PlainOps
 from ..resnet.blocks import ConvNorms
 
 BATCH_NORMS = (M.BatchNorm2d, M.SyncBatchNorm)
-STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
 class FoldingOps(PlainOps):

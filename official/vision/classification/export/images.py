@@ -12,7 +12,8 @@ from ..data.normalize import Normalize
 from ..data.sampler import BatchIndices, eval_batches
 from ..data.transforms import EvalTransform
 from ..engine.evaluation import Counter, Result
-from ..errors import DataError, UserError
+from ..engine.scoring import finite
+from ..errors import DataError
 from ..zoo.trained import Network
 from .check import Runner
 from .description import input_shape
@@ -68,15 +69,12 @@ def accuracy(
     """How many images of ``folder`` each of ``runners`` classifies right.
 
     Raises:
-        UserError: when outputs are not finite.
+        TrainingError: when outputs are not finite.
     """
     counters = [Counter() for _ in runners]
     for values, batch in images.batches(folder, eval_batches(len(folder), BATCH, 0, 1)):
         for counter, run in zip(counters, runners):
-            logits = run(values)
-            if not np.isfinite(logits).all():
-                raise UserError("the exported network's outputs are not finite")
-            counter.add(logits, batch.labels)
+            counter.add(finite(run(values), "the exported network's"), batch.labels)
         progress(len(batch))
     return [counter.result(len(folder)) for counter in counters]
 

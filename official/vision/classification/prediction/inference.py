@@ -1,139 +1,116 @@
-"""What a network says of a picture."""
+"""Classifying images from Python: ``inference_model``."""
 
 import contextlib
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+import os
+import sys
+from dataclasses import replace
+from typing import Any, Dict, Iterable, Iterator, List, Union
 
-import megengine.functional as F
+import cv2
 import megengine.module as M
 import numpy as np
-from megengine import Tensor
 
-from ..data.image import read_image
+from ..data.image import decode_image, read_image
 from ..data.normalize import Normalize
 from ..data.transforms import EvalTransform, to_network_layout
-from ..errors import DataError, TrainingError, UsageError
+from ..engine.scoring import Scorer, top_scores
+from ..errors import DataError, UsageError
 from ..zoo.models import get_model
 from ..zoo.trained import Network
-
-
-@dataclass(frozen=True)
-class Guess:
-    """One class and its probability."""
-
-    index: int
-    name: str
-    probability: float
+from .images import read_bounded, refuse_address
 
 
 def inference_model(
-    name_or_model: Union[str, M.Module], image: Union[str, Path, np.ndarray], top_k: int = 5
-) -> Dict[str, Any]:
-    """Name what is in a picture, as its weights want it prepared.
+    name_or_model: Union[str, M.Module], image: Any, top_k: int = 5
+) -> Union[Dict[str, Any], List[Dict[str, Any]]]:
+    """Classify an image, or each image of a list, prepared as the weights require.
 
     Args:
         name_or_model: a network's or a published row's name, whose weights are then loaded; or a
             network that ``get_model(..., pretrained=...)`` has filled, which is left in the mode
             it is in.
-        image: the path of a picture, or its pixels as ``(H, W, 3)`` uint8 in BGR.
-        top_k: likeliest classes told.
+        image: an image file as its path, its bytes, or an object open for reading in binary mode;
+            a PIL image; pixels as ``(H, W, 3)`` uint8 in BGR; or a list or tuple of these.
+        top_k: how many classes are returned.
 
     Returns:
-        ``pred_label`` (int), ``pred_class`` and ``pred_score`` of the likeliest class, and
-        ``top_k``: a list of the same three for each of the first, best first.
+        ``pred_label`` (int), ``pred_class`` and ``pred_score`` of the most probable class, and
+        ``top_k``: a list of the same three for each of the first, best first. For a list of
+        images, a list of such dicts.
 
     Raises:
         UsageError: for an unknown name, a network that does not know how its images are
             prepared or has lost its classifier, or a ``top_k`` below 1.
         WeightsError: when the weights cannot be had or do not fit.
-        DataError: when the picture cannot be read.
+        DataError: when an image cannot be read.
     """
     if top_k < 1:
         raise UsageError(f"top_k is {top_k}; expected 1 or more")
-    pixels = _pixels(image)
+    several = isinstance(image, (list, tuple))
+    # A single image is read before weights are fetched; of several, one is held at a time.
+    pixels: Iterable[np.ndarray] = map(_pixels, image) if several else [_pixels(image)]
     model = name_or_model
     if isinstance(model, str):
         model = get_model(model, pretrained=True)
+    network = _network_of(model)
     with _evaluating(model):
-        guesses = classify(_network_of(model), pixels, top_k)
-    told = [
-        {"pred_label": g.index, "pred_class": g.name, "pred_score": g.probability} for g in guesses
-    ]
-    return {**told[0], "top_k": told}
+        results = [_classify(network, one, top_k) for one in pixels]
+    return results if several else results[0]
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What a network makes of a batch.
-
-    Args:
-        probabilities: ``(N, C)`` float32.
-        features: ``(N, K)``, the mean over the maps; None where only classes are wanted.
-        maps: ``(N, K, h, w)``, what the last stage gives; None likewise.
-    """
-
-    probabilities: np.ndarray
-    features: Optional[np.ndarray] = None
-    maps: Optional[np.ndarray] = None
-
-
-class Judge:
-    """A network that is asked about prepared images.
-
-    Args:
-        whole: whether features and maps are wanted as well.
-    """
-
-    def __init__(self, network: Network, whole: bool = False):
-        self.model = network.model
-        ops = getattr(network.model, "ops", None)  # a user's own network may have none
-        self.normalize = Normalize(network.preprocess, ops)
-        self.whole = whole
-
-    def __call__(self, images: np.ndarray) -> Judgement:
-        """Judge ``(N, 3, H, W)`` uint8 images in the network's channel order.
-
-        Raises:
-            TrainingError: when the network's outputs are not finite.
-        """
-        x = self.normalize(images)
-        if not self.whole:
-            return Judgement(_probabilities(self.model(x)))
-        *_, maps = self.model.extract_features(x).values()
-        features = maps.mean(axis=(2, 3))
-        probabilities = _probabilities(self.model.fc(features))
-        return Judgement(probabilities, features.numpy(), maps.numpy())
-
-
-def _probabilities(logits: Tensor) -> np.ndarray:
-    probabilities = F.softmax(logits, axis=1).numpy()
-    if not np.isfinite(probabilities).all():
-        raise TrainingError("the network's outputs are not finite: its weights are unusable")
-    return probabilities
-
-
-def classify(network: Network, image: np.ndarray, top_k: int = 5) -> List[Guess]:
-    """The ``top_k`` likeliest classes of an ``(H, W, 3)`` uint8 BGR image, best first."""
+def _classify(network: Network, image: np.ndarray, top_k: int) -> Dict[str, Any]:
     preprocess = network.preprocess
-    prepared = to_network_layout(EvalTransform(preprocess)(image), preprocess.order)
-    return likeliest(Judge(network)(prepared[None]).probabilities[0], network.names, top_k)
+    pixels = to_network_layout(EvalTransform(preprocess)(image), preprocess.order)
+    ops = getattr(network.model, "ops", None)  # a user's own network may have none
+    logits = Scorer(network.model, Normalize(preprocess, ops))(pixels[None]).logits
+    (top,) = top_scores(logits, network.names, top_k)
+    scores = [
+        {"pred_label": s.index, "pred_class": s.name, "pred_score": s.probability} for s in top
+    ]
+    return {**scores[0], "top_k": scores}
 
 
-def likeliest(probabilities: np.ndarray, names: Sequence[str], top_k: int) -> List[Guess]:
-    """The first ``top_k`` of ``(C,)`` probabilities, best first; equal ones by class number."""
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [Guess(int(i), names[i], float(probabilities[i])) for i in best]
-
-
-def _pixels(image: Union[str, Path, np.ndarray]) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
+def _pixels(image: Any) -> np.ndarray:
+    """``(H, W, 3)`` uint8, BGR."""
+    if isinstance(image, (str, os.PathLike)):
+        refuse_address(str(image))
         return read_image(str(image))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image), "bytes of an image")
+    if isinstance(image, np.ndarray):
+        return _checked(image)
+    pil = sys.modules.get("PIL.Image")  # without it nobody has such an image
+    if pil is not None and isinstance(image, pil.Image):
+        return _from_pil(image)
+    if hasattr(image, "read"):
+        name = str(getattr(image, "name", "open file"))
+        return decode_image(read_bounded(image, name), name)
+    raise DataError(
+        f"an image is of type {type(image).__name__}; expected a path, bytes, an open file, a PIL "
+        "image or an array"
+    )
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise DataError(
             f"an image is {image.dtype} of shape {image.shape}; expected uint8 of (H, W, 3), BGR"
         )
     return image
+
+
+def _from_pil(image: Any) -> np.ndarray:
+    """Turned upright by its EXIF tag and without transparency, as files are read."""
+    from PIL import ImageOps  # as above
+
+    if image.mode.startswith(("I", "F")):  # Pillow would cut values above 255 off
+        raise DataError(f"a PIL image of mode {image.mode}: scale it to 8 bits, as by point()")
+    try:
+        upright = ImageOps.exif_transpose(image) or image
+        rgb = np.asarray(upright.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # decoded only now, and damaged
+        raise DataError(f"a PIL image cannot be read: {error}") from None
+    return _checked(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.size else rgb)
 
 
 def _network_of(model: M.Module) -> Network:

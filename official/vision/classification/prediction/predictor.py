@@ -1,43 +1,52 @@
-"""Naming what is in pictures."""
+"""Classifying the images that ``inference.py`` is given."""
 
 import contextlib
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..data.image import read_image
+from ..data.normalize import Normalize
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import check_target
 from ..engine.schema import Precision
+from ..engine.scoring import ClassScore, Scorer, top_scores
 from ..errors import DataError, UsageError
 from ..zoo.trained import Network, NetworkConfig, open_network
-from .answers import JsonOnConsole, Lines, Prediction, Sink
-from .files import CsvFile, FeaturesFile, JsonLinesFile, Pictures, picture_targets, spare_images
-from .image_reader import ImageReader, PreparedImage
-from .inference import Judge, likeliest
-from .picture import annotate
-from .saliency import grad_cam, overlay
-from .sources import ImageFile, find_images, is_one_file
+from .drawing import annotate, grad_cam, overlay
+from .images import ImageFile, PreparedImage, find_images, is_one_file, prepared_batches
+from .outputs import (
+    CsvFile,
+    FeaturesFile,
+    JsonLinesFile,
+    JsonOnConsole,
+    Lines,
+    Pictures,
+    Prediction,
+    Sink,
+    picture_targets,
+    spare_images,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Which pictures, which network, and how the answer is told.
+    """Which images, which network, and what is written.
 
     Args:
         images: files, folders and patterns.
-        json: whether the console is told JSON instead of lines.
+        json: whether the console shows JSON instead of lines.
         csv, jsonl, features: files to write; None for none.
         save_image, saliency: likewise, or folders if there are several images.
-        tta: whether the mirrored images are asked about too.
+        tta: whether the average with the mirrored images is reported as well.
     """
 
     images: Sequence[str]
@@ -58,9 +67,9 @@ class PredictConfig:
 
 
 def predict(config: PredictConfig) -> int:
-    """Tell the likeliest classes of pictures; return the exit code.
+    """Report the top classes of images; return the exit code.
 
-    It is 1 when some of several pictures could not be used; these are named in the log.
+    It is 1 when some of several images could not be used; these are named in the log.
 
     Raises:
         UserError: for what the user can mend.
@@ -69,7 +78,7 @@ def predict(config: PredictConfig) -> int:
     files = find_images(config.images)
     targets = _check_outputs(config, files, single)
     if single:
-        read_image(files[0].path)  # what is wrong with it is told before weights are fetched
+        files[0].read()  # what is wrong with it is said before weights are fetched
     device = choose_device(config.device, 1)
     use_device(device)
     network = open_network(config.network)
@@ -107,7 +116,7 @@ def _check_outputs(
 
 
 class _Job:
-    """From a list of files to what is told of them."""
+    """From a list of files to what is written about them."""
 
     def __init__(
         self,
@@ -123,8 +132,8 @@ class _Job:
         self.files = files
         self.single = single
         self.targets = targets
-        self.judge = Judge(network, whole=bool(config.saliency or config.features))
-        self.mirrored_judge = Judge(network)
+        normalize = Normalize(network.preprocess, network.model.ops)
+        self.score = Scorer(network.model, normalize, bool(config.saliency or config.features))
         self.console = Console()
         self.failed = 0
 
@@ -149,68 +158,67 @@ class _Job:
                 raise
             finally:
                 self.console.stop_bar()
-        self._tell_the_end()
+        self._summarise()
         return 1 if self.failed else 0
 
     def _sinks(self) -> Iterator[Callable[[], Sink]]:
         config = self.config
         top_k = min(config.top_k, self.network.num_classes)
         if config.json:
-            yield lambda: JsonOnConsole(self.console, self.single)
+            yield partial(JsonOnConsole, self.console, self.single)
         elif not self._in_files:
-            yield lambda: Lines(self.console, self.single)
+            yield partial(Lines, self.console, self.single)
         if config.csv:
-            yield lambda: CsvFile(Path(config.csv), top_k, config.tta)
+            yield partial(CsvFile, Path(config.csv), top_k, config.tta)
         if config.jsonl:
-            yield lambda: JsonLinesFile(Path(config.jsonl))
+            yield partial(JsonLinesFile, Path(config.jsonl))
         if config.features:
-            yield lambda: FeaturesFile(Path(config.features))
+            yield partial(FeaturesFile, Path(config.features))
         for flag, draw in (("--save-image", _drawn), ("--saliency", _coloured)):
             if flag in self.targets:
-                yield lambda flag=flag, draw=draw: Pictures(flag, self.targets[flag], draw)
+                yield partial(Pictures, flag, self.targets[flag], draw)
 
     @property
     def _in_files(self) -> bool:
-        """Whether the console is spared the answers, as files hold them."""
+        """Whether predictions go to files and not to the console."""
         return bool(self.config.csv or self.config.jsonl)
 
     def _predictions(self) -> Iterator[Prediction]:
         config = self.config
-        reader = ImageReader(
+        batches = prepared_batches(
+            self.files,
+            config.batch_size,
             self.network.preprocess,
             0 if self.single else config.workers,
-            shown=bool(self.config.save_image or self.config.saliency),
+            shown=bool(config.save_image or config.saliency),
             on_error=self._skip,
         )
         if not self.single:
             self.console.start_bar("Predict", len(self.files))
         done = 0
-        for step, batch in enumerate(reader.batches(self.files, config.batch_size)):
-            yield from self._judged(batch)
+        for step, batch in enumerate(batches):
+            yield from self._scored(batch)
             self.console.advance(batch[-1].number + 1 - done)  # with those that were skipped
             done = batch[-1].number + 1
             if self._in_files and not config.json and step % config.print_freq == 0:
                 self.console.tick(f"Predict {done}/{len(self.files)}")
 
-    def _judged(self, batch: List[PreparedImage]) -> Iterator[Prediction]:
-        config = self.config
+    def _scored(self, batch: List[PreparedImage]) -> Iterator[Prediction]:
+        config, nothing = self.config, [None] * len(batch)
         images = np.stack([image.pixels for image in batch])
-        judged = self.judge(images)
-        heat = both = None
-        if config.saliency:
-            classifier = self.network.model.fc.weight.numpy()
-            heat = grad_cam(judged.maps, classifier, judged.probabilities.argmax(1))
+        scores = self.score(images)
+        tops = top_scores(scores.logits, self.names, config.top_k)
+        averages: Sequence[Optional[List[ClassScore]]] = nothing
         if config.tta:
-            mirrored = self.mirrored_judge(np.ascontiguousarray(images[..., ::-1]))
-            both = (judged.probabilities + mirrored.probabilities) / 2
-        for row, image in enumerate(batch):
-            yield Prediction(
-                image,
-                likeliest(judged.probabilities[row], self.names, config.top_k),
-                None if both is None else likeliest(both[row], self.names, config.top_k),
-                None if judged.features is None else judged.features[row],
-                None if heat is None else heat[row],
-            )
+            averaged = self.score.flip_average(images, scores.logits)
+            averages = top_scores(averaged, self.names, config.top_k)
+        heat: Iterable[Optional[np.ndarray]] = nothing
+        if config.saliency and scores.maps is not None:
+            classifier = self.network.model.fc.weight.numpy()
+            heat = grad_cam(scores.maps, classifier, scores.logits.argmax(1))
+        features = nothing if scores.features is None else scores.features
+        for row in zip(batch, tops, averages, features, heat):
+            yield Prediction(*row)
 
     def _skip(self, error: DataError) -> None:
         if self.single:
@@ -218,7 +226,7 @@ class _Job:
         self.failed += 1
         logger.warning("%s", error)
 
-    def _tell_the_end(self) -> None:
+    def _summarise(self) -> None:
         config = self.config
         if self.failed:
             logger.warning(
@@ -240,9 +248,11 @@ class _Job:
 
 
 def _drawn(prediction: Prediction) -> np.ndarray:
+    assert prediction.image.picture is not None  # --save-image and --saliency ask for it
     return annotate(prediction.image.picture, prediction.top)
 
 
 def _coloured(prediction: Prediction) -> np.ndarray:
     image = prediction.image
+    assert image.picture is not None and prediction.heat is not None  # --saliency asks for them
     return annotate(overlay(image.picture, prediction.heat, image.seen), prediction.top[:1])

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from official.vision.classification import get_model, inference_model
+from official.vision.classification.engine.scoring import ClassScore
 from official.vision.classification.errors import DataError, TrainingError, UsageError, WeightsError
 from official.vision.classification.ops.plain import PlainOps
-from official.vision.classification.prediction.inference import classify
+from official.vision.classification.prediction import inference
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.zoo import rows as rows
 from official.vision.classification.zoo import trained
@@ -26,6 +27,11 @@ def network_of(function, names, preprocess=PLAIN):
 
 def channel_means(images):
     return mge.functional.log(images.mean(axis=(2, 3)))
+
+
+def classify(network, image, top_k=5):
+    found = inference._classify(network, image, top_k)["top_k"]
+    return [ClassScore(s["pred_label"], s["pred_class"], s["pred_score"]) for s in found]
 
 
 def coloured(blue, green, red, height=5, width=7):

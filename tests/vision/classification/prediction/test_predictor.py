@@ -15,15 +15,15 @@ import pytest
 from official.vision.classification.data.image import read_image
 from official.vision.classification.data.normalize import Normalize
 from official.vision.classification.data.transforms import EvalTransform
+from official.vision.classification.engine.scoring import ClassScore, Scorer
 from official.vision.classification.errors import (
     DataError,
     TrainingError,
     UsageError,
     UserError,
 )
-from official.vision.classification.prediction import inference
-from official.vision.classification.prediction.answers import describe
-from official.vision.classification.prediction.inference import Guess, inference_model
+from official.vision.classification.prediction.inference import inference_model
+from official.vision.classification.prediction.outputs import describe
 from official.vision.classification.prediction.predictor import PredictConfig, predict
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.zoo.trained import NetworkConfig, open_network
@@ -34,8 +34,8 @@ FILES = ("csv", "jsonl", "features", "save_image", "saliency")
 
 def test_lines_are_the_seeds():
     lines = [
-        describe(0, Guess(287, "lynx", 0.25249)),
-        describe(3, Guess(283, "Persian_cat", 0.083)),
+        describe(0, ClassScore(287, "lynx", 0.25249)),
+        describe(3, ClassScore(283, "Persian_cat", 0.083)),
     ]
     assert lines == [
         "0: class = lynx                 with probability = 25.2 %",
@@ -65,7 +65,7 @@ def test_json_says_what_the_lines_say(config, capsys):
     (text,) = capsys.readouterr().out.splitlines()
     answer = json.loads(text)
     assert answer["image"] == config.images[0]
-    assert lines == [describe(i, Guess(**guess)) for i, guess in enumerate(answer["top"])]
+    assert lines == [describe(i, ClassScore(**guess)) for i, guess in enumerate(answer["top"])]
     assert sum(guess["probability"] for guess in answer["top"]) == pytest.approx(1)
 
 
@@ -273,7 +273,7 @@ def test_mirrored_pictures_are_told_apart(config, tmp_path, capsys):
     predict(replace(config, images=(files[0],), tta=True))
     lines = capsys.readouterr().out.splitlines()
     assert lines[3] == "mean with the mirrored image:"
-    assert lines[4:] == [describe(i, Guess(**guess)) for i, guess in enumerate(answer["tta"])]
+    assert lines[4:] == [describe(i, ClassScore(**guess)) for i, guess in enumerate(answer["tta"])]
 
 
 def test_features_are_what_extract_feat_gives(several, tmp_path, capsys):
@@ -345,16 +345,16 @@ def test_the_heat_map_is_that_of_the_likeliest_class(config, tmp_path, capsys):
 def test_an_end_before_the_last_picture(several, tmp_path, monkeypatch, caplog, capsys):
     """By Ctrl-C, say: the file of that name is not there, and the rows so far are."""
     many = replace(several, images=(several.images[0],), batch_size=1, jsonl=str(tmp_path / "out"))
-    judge = inference.Judge.__call__
+    score = Scorer.__call__
     calls = []
 
     def interrupted(self, images):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return judge(self, images)
+        return score(self, images)
 
-    monkeypatch.setattr(inference.Judge, "__call__", interrupted)
+    monkeypatch.setattr(Scorer, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict(many)
     assert not (tmp_path / "out").exists()

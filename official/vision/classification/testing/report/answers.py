@@ -6,7 +6,7 @@ import numpy as np
 
 from ...data.loader import Batch
 from ...distributed.collectives import sum_over_ranks
-from ...engine.evaluation import log_softmax
+from ...engine.scoring import log_softmax, top_classes
 
 TOP = 5
 
@@ -71,7 +71,7 @@ class AnswersOfAll:
 
     def add(self, batch: Batch, logits: np.ndarray) -> None:
         """Note the answers to a batch of this rank, by its ``(N, C)`` logits."""
-        best = np.argsort(-logits, axis=1, kind="stable")[:, : self._classes.shape[1]]
+        best = top_classes(logits, self._classes.shape[1])
         logarithms = log_softmax(logits)
         probabilities = np.exp(logarithms)
         rows, where = np.arange(len(logits)), batch.indices

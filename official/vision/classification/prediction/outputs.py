@@ -1,4 +1,4 @@
-"""Files of predictions: rows as CSV or JSON, features, pictures. None is held in memory whole."""
+"""Where predictions go: lines or JSON on the console, and files. None is held in memory whole."""
 
 import contextlib
 import csv
@@ -8,20 +8,123 @@ import logging
 import os
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence
 
 import cv2
 import numpy as np
 
+from ..engine.console import Console
 from ..engine.files import check_target
+from ..engine.scoring import ClassScore
 from ..errors import UsageError, UserError
-from .answers import Prediction
-from .sources import ImageFile
+from ..text import no_formula, printable, seven_digits
+from .images import ImageFile, PreparedImage
 
 logger = logging.getLogger(__name__)
 
 _PICTURES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The top classes of an image, best first.
+
+    Args:
+        top: of the image as it is.
+        tta: of the mean of the image's and its mirror image's probabilities; None where that is
+            not asked for.
+        feature: ``(K,)``, pooled; None likewise.
+        heat: ``(h, w)``, Grad-CAM of the first class; None likewise.
+    """
+
+    image: PreparedImage
+    top: List[ClassScore]
+    tta: Optional[List[ClassScore]] = None
+    feature: Optional[np.ndarray] = None
+    heat: Optional[np.ndarray] = None
+
+    def to_dict(self) -> Dict[str, Any]:
+        """For JSON."""
+        row = {"image": self.image.file.path, "top": [score.to_dict() for score in self.top]}
+        if self.tta is not None:
+            row["tta"] = [score.to_dict() for score in self.tta]
+        return row
+
+
+def describe(rank: int, score: ClassScore) -> str:
+    """MegEngine/Models' line."""
+    percent = 100 * score.probability
+    return f"{rank}: class = {score.name:20s} with probability = {percent:4.1f} %"
+
+
+class Sink(Protocol):
+    """Where predictions go, in the images' order."""
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the next image's."""
+
+    def close(self) -> None:
+        """There are no more images."""
+
+    def abandon(self) -> None:
+        """There are more images, but an error or the user has stopped the run."""
+
+
+class Lines:
+    """One line per class on the console, below the image's name where there are several."""
+
+    def __init__(self, console: Console, single: bool):
+        self.console = console
+        self.single = single
+
+    def add(self, prediction: Prediction) -> None:
+        """Print the lines of the next image."""
+        if not self.single:
+            self.console.line(f"{printable(prediction.image.file.path)}:")
+        self._lines(prediction.top)
+        if prediction.tta is not None:
+            self.console.line("mean with the mirrored image:")
+            self._lines(prediction.tta)
+
+    def close(self) -> None:
+        """All lines are there."""
+
+    abandon = close
+
+    def _lines(self, top: List[ClassScore]) -> None:
+        for rank, score in enumerate(top):
+            self.console.line(describe(rank, score))
+
+
+class JsonOnConsole:
+    """One object on the console, or a list of them where there are several images."""
+
+    def __init__(self, console: Console, single: bool):
+        self.console = console
+        self.single = single
+        self._before = "["
+        self._held: Optional[str] = None  # what follows it is not known yet: a comma, or the end
+
+    def add(self, prediction: Prediction) -> None:
+        """Print the object of the next image."""
+        text = json.dumps(prediction.to_dict())
+        if self.single:
+            self.console.line(text)
+            return
+        if self._held is not None:
+            self.console.line(f"{self._before}{self._held},")
+            self._before = ""
+        self._held = text
+
+    def abandon(self) -> None:
+        """The list stays open: half a list is not to be taken for one."""
+
+    def close(self) -> None:
+        """Print the end of the list."""
+        if not self.single:
+            self.console.line(f"{self._before}{self._held or ''}]")
 
 
 class _RowsFile:
@@ -57,7 +160,7 @@ class _RowsFile:
 
     def abandon(self) -> None:
         """There will be no more rows, though some are missing; those that are there are kept."""
-        with contextlib.suppress(OSError):  # as when the disk is full, which has been told
+        with contextlib.suppress(OSError):  # as when the disk is full, which has been said
             self._file.close()
         if self._count:
             logger.warning("%s %s: the rows so far are in %s", self.flag, self.path, self._part)
@@ -85,10 +188,11 @@ class CsvFile(_RowsFile):
             self._file.write(self._line(header))
 
     def row(self, prediction: Prediction) -> str:
-        """The image's path and its guesses."""
-        guesses = [*prediction.top, *(prediction.tta or ())]
-        values = [(guess.name, guess.index, guess.probability) for guess in guesses]
-        return self._line([prediction.image.file.path, *(v for row in values for v in row)])
+        """The image's path and its classes."""
+        cells: List[Any] = [no_formula(prediction.image.file.path)]
+        for score in (*prediction.top, *(prediction.tta or ())):
+            cells += (no_formula(score.name), score.index, seven_digits(score.probability))
+        return self._line(cells)
 
     @staticmethod
     def _line(row: List[Any]) -> str:

@@ -1,3 +1,4 @@
+import os
 import threading
 
 import cv2
@@ -7,10 +8,103 @@ import pytest
 from official.vision.classification.data.image import read_image
 from official.vision.classification.data.transforms import EvalTransform, to_network_layout
 from official.vision.classification.errors import DataError
-from official.vision.classification.prediction import image_reader
-from official.vision.classification.prediction.image_reader import ImageReader, prepare_image
-from official.vision.classification.prediction.sources import ImageFile
+from official.vision.classification.prediction import images as module
+from official.vision.classification.prediction.images import (
+    ImageFile,
+    find_images,
+    is_one_file,
+    prepare_image,
+    prepared_batches,
+)
 from official.vision.classification.preprocess import Preprocess
+
+
+@pytest.fixture()
+def photos(tmp_path, monkeypatch):
+    """A working folder with photos/, which has images, other files and hidden ones."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        *("photos/b.jpg", "photos/a.PNG", "photos/notes.txt", "photos/.hidden.jpg"),
+        *("photos/cats/2.jpeg", "photos/cats/10.webp", "photos/.cache/3.jpg"),
+        *("photos/dogs/old/x.jpg", "other/x.jpg", "one[1].jpg"),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def paths(*sources):
+    return [image.path for image in find_images(sources)]
+
+
+def names(*sources):
+    return [image.name for image in find_images(sources)]
+
+
+def test_a_folder_gives_what_is_in_it_and_below_in_order(photos):
+    own = ["a.PNG", "b.jpg", "cats/10.webp", "cats/2.jpeg", "dogs/old/x.jpg"]
+    assert names("photos") == own
+    assert paths("photos") == [f"photos/{name}" for name in own]
+    assert paths("photos/") == [f"photos/{name}" for name in own]
+
+
+def test_patterns(photos):
+    assert paths("photos/*") == ["photos/a.PNG", "photos/b.jpg"]
+    assert paths("photos/**/*.jp*g") == [
+        *("photos/b.jpg", "photos/cats/2.jpeg", "photos/dogs/old/x.jpg")
+    ]
+    assert names("*/x.jpg", "photos/?.jpg") == ["x.jpg", "b.jpg"]
+
+
+def test_a_file_may_look_like_a_pattern(photos):
+    assert paths("one[1].jpg") == ["one[1].jpg"]
+    assert is_one_file(["one[1].jpg"])
+
+
+def test_files_in_the_order_given_even_where_there_are_none(photos):
+    assert paths("photos/b.jpg", "no.jpg", "photos/cats") == [
+        *("photos/b.jpg", "no.jpg", "photos/cats/10.webp", "photos/cats/2.jpeg")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sources", "one"),
+    [
+        (["photos/b.jpg"], True),
+        (["no.jpg"], True),
+        (["photos"], False),
+        (["photos/dogs"], False),  # though there is one in it
+        (["photos/b.*"], False),
+        (["photos/b.jpg", "photos/a.PNG"], False),
+    ],
+)
+def test_one_file_is_one_that_is_named(photos, sources, one):
+    assert is_one_file(sources) == one
+
+
+@pytest.mark.parametrize("source", ["empty", "photos/*.tiff", "photos/*.txt"])
+def test_no_image(photos, source):
+    (photos / "empty").mkdir()
+    with pytest.raises(DataError) as caught:
+        find_images([source])
+    assert str(caught.value).startswith(f"{source}: no images; expected files ending in .bmp, ")
+
+
+def test_linked_folders_are_entered_once(photos):
+    (photos / "photos" / "cats" / "again").symlink_to(photos / "photos")
+    (photos / "photos" / "linked").symlink_to(photos / "other")
+    assert names("photos")[-1] == "linked/x.jpg"
+    assert len(names("photos")) == 6
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read(photos):
+    (photos / "photos" / "cats").chmod(0)
+    with pytest.raises(DataError, match="photos/cats: cannot be read: Permission denied"):
+        find_images(["photos"])
+    (photos / "photos" / "cats").chmod(0o700)
+
 
 AS_IT_IS = Preprocess(resize=None, crop=None)
 
@@ -31,8 +125,8 @@ def written(folder, sizes):
 
 def read(files, size, workers=2, preprocess=AS_IT_IS):
     errors = []
-    reader = ImageReader(preprocess, workers, False, lambda error: errors.append(str(error)))
-    batches = list(reader.batches(files, size))
+    note = lambda error: errors.append(str(error))  # noqa: E731
+    batches = list(prepared_batches(files, size, preprocess, workers, False, note))
     return [[image.number for image in batch] for batch in batches], errors, batches
 
 
@@ -69,10 +163,11 @@ def test_an_error_may_end_it(tmp_path):
     def refuse(error):
         raise error
 
-    reader = ImageReader(AS_IT_IS, 3, False, refuse)
+    before = set(threading.enumerate())
+    files = written(tmp_path, [(4, 4), None, (4, 4)])
     with pytest.raises(DataError, match="1.png: not an image"):
-        list(reader.batches(written(tmp_path, [(4, 4), None, (4, 4)]), 2))
-    assert not [t for t in threading.enumerate() if t.name.startswith("reader")]
+        list(prepared_batches(files, 2, AS_IT_IS, 3, False, refuse))
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -82,12 +177,12 @@ def test_few_images_are_held_at_a_time(monkeypatch, workers):
 
     def prepare(file, number, *args):
         begun.append(number)
-        return image_reader.PreparedImage(file, number, np.zeros((3, 1, 1), np.uint8), None, None)
+        return module.PreparedImage(file, number, np.zeros((3, 1, 1), np.uint8), None, None)
 
-    monkeypatch.setattr(image_reader, "prepare_image", prepare)
+    monkeypatch.setattr(module, "prepare_image", prepare)
     files = (ImageFile(str(n), str(n)) for n in range(500))
     taken = most = 0
-    for batch in ImageReader(AS_IT_IS, workers, False, None).batches(files, 8):
+    for batch in prepared_batches(files, 8, AS_IT_IS, workers, False, None):
         most = max(most, len(begun) - taken)
         taken += len(batch)
     assert taken == 500

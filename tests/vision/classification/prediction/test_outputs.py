@@ -8,29 +8,36 @@ import cv2
 import numpy as np
 import pytest
 
+from official.vision.classification.engine.scoring import ClassScore
 from official.vision.classification.errors import UsageError, UserError
-from official.vision.classification.prediction import files as prediction_files
-from official.vision.classification.prediction.answers import Prediction
-from official.vision.classification.prediction.files import (
+from official.vision.classification.prediction import outputs
+from official.vision.classification.prediction.images import ImageFile, PreparedImage
+from official.vision.classification.prediction.outputs import (
     CsvFile,
     FeaturesFile,
     JsonLinesFile,
     Pictures,
+    Prediction,
     picture_targets,
     spare_images,
 )
-from official.vision.classification.prediction.image_reader import PreparedImage
-from official.vision.classification.prediction.inference import Guess
-from official.vision.classification.prediction.sources import ImageFile
 
 NASTY = ("plain.jpg", 'comma, "quote".jpg', "two\nlines\r.jpg", "猫.jpg", os.fsdecode(b"\xff.jpg"))
+
+
+def seven(value):
+    """The shortest text of the nearest number with seven significant digits."""
+    return repr(float(np.format_float_positional(value, 7, unique=False, fractional=False)))
 
 
 def prediction(path, number=0, tta=False, feature=None):
     """Two guesses of numbers that no short decimal is."""
     rng = np.random.default_rng(number)
-    first = [Guess(7, "Persian_cat", float(rng.random())), Guess(3, "a, b", float(rng.random()))]
-    second = [Guess(1, "lynx", float(rng.random())), Guess(7, "Persian_cat", 1e-30)]
+    first = [
+        ClassScore(7, "Persian_cat", float(rng.random())),
+        ClassScore(3, "a, b", float(rng.random())),
+    ]
+    second = [ClassScore(1, "lynx", float(rng.random())), ClassScore(7, "Persian_cat", 1e-30)]
     image = PreparedImage(ImageFile(path, Path(path).name), number, None, None, (0, 0, 1, 1))
     return Prediction(image, first, second if tta else None, feature)
 
@@ -55,7 +62,7 @@ def test_csv_is_read_back_as_it_was(tmp_path, tta):
             for k, guess in enumerate(guesses, 1):
                 assert found[f"{prefix}class_{k}"] == guess.name
                 assert int(found[f"{prefix}index_{k}"]) == guess.index
-                assert float(found[f"{prefix}probability_{k}"]) == guess.probability
+                assert found[f"{prefix}probability_{k}"] == seven(guess.probability)
 
 
 def test_csv_columns(tmp_path):
@@ -76,9 +83,10 @@ def test_json_lines_are_read_back_as_they_were(tmp_path):
     assert [json.loads(line) for line in lines] == [row.to_dict() for row in rows]
     assert json.loads(lines[0]) == {
         "image": "plain.jpg",
-        "top": [vars(guess) for guess in rows[0].top],
-        "tta": [vars(guess) for guess in rows[0].tta],
+        "top": [{**vars(s), "probability": float(seven(s.probability))} for s in rows[0].top],
+        "tta": [{**vars(s), "probability": float(seven(s.probability))} for s in rows[0].tta],
     }
+    assert max(len(seven(s.probability)) for s in rows[0].top) == 9  # "0." and seven digits
     assert "tta" not in json.loads(lines[1])
 
 
@@ -163,7 +171,7 @@ def test_a_features_file_that_cannot_be_finished_is_not_left(tmp_path, monkeypat
     def fail(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(prediction_files.np.lib.format, "write_array", fail)
+    monkeypatch.setattr(outputs.np.lib.format, "write_array", fail)
     with pytest.raises(UserError, match="out.npz: cannot be written: No space left"):
         file.close()
     file.abandon()
