@@ -364,16 +364,20 @@ def _classes(weights: Weights, row: Optional[Row]) -> Tuple[Optional[Tuple[str, 
 
 
 def _say_assumptions(known: PretrainedConfig) -> None:
-    p = known.preprocess
-    prepared = (
-        f"how its images are prepared; assuming {p.order}, mean {p.mean}, std {p.std}, resize "
-        f"{p.resize}, crop {p.crop}; --preprocess says otherwise"
-    )
-    named = f"which classes it has; its {known.num_classes} are taken for ImageNet's"
-    unsaid = [prepared] * (known.preprocess_by == "assumed")
-    unsaid += [named] * (known.classes_by == "assumed" and known.num_classes == 1000)
+    unsaid, assumed, flag = [], [], ""
+    if known.preprocess_by == "assumed":
+        p = known.preprocess
+        unsaid.append("how its images are prepared")
+        assumed.append(f"{p.order}, mean {p.mean}, std {p.std}, resize {p.resize}, crop {p.crop}")
+        flag = "; --preprocess says otherwise"
+    if known.classes_by == "assumed" and known.num_classes == 1000:
+        unsaid.append("which classes it has")
+        assumed.append("ImageNet's 1,000 classes")
     if unsaid:
-        logger.warning("%s: does not say %s", known.source, "; nor ".join(unsaid))
+        logger.warning(
+            "%s: does not say %s; assuming %s%s",
+            *(known.source, " nor ".join(unsaid), ", and ".join(assumed), flag),
+        )
 
 
 def _fetch(model: M.Module, row: Row) -> Path:
