@@ -210,10 +210,9 @@ def weights_of(args: argparse.Namespace) -> Optional[NetworkConfig]:
     arch = args.arch or (recipe.arch if recipe else None)
     model = args.pretrained
     if model is True:
-        named = [name for name in (args.arch, args.config) if name in BY_NAME]
-        named += [row.name for row in BY_NAME.values() if row.recipe == args.config]
-        fitting = [name for name in named if not arch or arch_of(name) == arch_of(arch)]
-        model = fitting[0] if fitting else None
+        rows = [row for row in BY_NAME.values() if row.recipe == args.config]
+        fitting = [row.name for row in rows if not arch or row.arch == arch_of(arch)]
+        model = fitting[0] if fitting and args.arch not in BY_NAME else None
     return NetworkConfig(arch, model, average=args.average, entry=args.entry)
 
 
