@@ -12,6 +12,7 @@ from ..data.normalize import Normalize
 from ..data.sampler import BatchIndices, eval_batches
 from ..data.transforms import EvalTransform
 from ..engine.evaluation import Counter, Result
+from ..engine.labels import label
 from ..engine.scoring import finite
 from ..errors import DataError
 from ..zoo.trained import Network
@@ -85,4 +86,4 @@ def load_both(data: str, network: Network) -> Tuple[ImageDataset, ImageDataset]:
     Raises:
         DataError: when either is missing, or the classes are not the network's.
     """
-    return load_split(data, "train"), network.label(load_split(data, "val"))
+    return load_split(data, "train"), label(load_split(data, "val"), network)

@@ -18,12 +18,12 @@ from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.evaluation import FlipTta, Result, evaluate
 from ..engine.files import check_target
+from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
 from ..engine.schema import Precision
 from ..errors import UsageError, UserError
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .calibration import Calibration, LogitsOfAll, calibrate
-from .class_map import apply_class_map, read_class_map
 from .report.answers import AnswersOfAll
 from .report.tested import Tested
 
@@ -73,7 +73,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     folder = load_split(config.data, "val")
     network = open_network(config.network)
     if class_map is None:
-        folder = network.label(folder)
+        folder = label(folder, network)
     else:
         folder = apply_class_map(folder, class_map, network.classes, network.names)
     console = Console(rank() == 0)

@@ -22,13 +22,12 @@ from ..engine.device import choose_device, prepare, use_device
 from ..engine.recipe import dump_recipe
 from ..errors import UserError
 from ..resnet.complexity import complexity
-from ..testing.class_map import number_of_classes
 from ..zoo.models import get_model
 from ..zoo.trained import look_up, start_from
 from .checkpoint import read_checkpoint
 from .run_folder import RunFolder
 from .step import TrainingStep
-from .trainer import TrainConfig
+from .trainer import TrainConfig, number_of_classes
 
 TIMED_IMAGES = 2  # of a batch, per step that is timed: enough for an estimate, soon over
 SHOWN_IMAGES = 32

@@ -23,7 +23,6 @@ from ..engine.evaluation import Result, evaluate
 from ..engine.meters import NonFiniteLoss, StepMeters
 from ..engine.recipe import Recipe
 from ..errors import TrainingError, UsageError, WeightsError
-from ..testing.class_map import number_of_classes
 from ..zoo.models import get_model
 from ..zoo.trained import NetworkConfig, look_up, start_from
 from .checkpoint import Progress, read_checkpoint, restore, save_checkpoint, save_weights
@@ -405,3 +404,15 @@ def _metrics(prefix: str, result: Result) -> Dict[str, float]:
         f"{prefix}_top1": result.top1,
         f"{prefix}_top5": result.top5,
     }
+
+
+def number_of_classes(wanted: Optional[int], folder: ImageDataset) -> int:
+    """How many there are to tell apart.
+
+    Raises:
+        UsageError: when it is not the number that is wanted.
+    """
+    found = len(folder.classes)
+    if wanted is not None and wanted != found:
+        raise UsageError(f"--num-classes {wanted}: {folder.root} has {found} class folders")
+    return found

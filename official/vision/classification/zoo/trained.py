@@ -14,8 +14,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import megengine.module as M
 
-from ..data.dataset import ImageDataset
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..preprocess import PRESETS, Preprocess
 from ..resnet.pretrained import Pretrained
 from .classes import (
@@ -23,7 +22,6 @@ from .classes import (
     default_classes,
     display_names,
     match_classes,
-    numbered,
     standard_names,
 )
 from .download import fetch
@@ -109,47 +107,6 @@ class Network:
     def names(self) -> Tuple[str, ...]:
         """What to call each class."""
         return display_names(self.classes, self.num_classes)
-
-    def label(self, folder: ImageDataset) -> ImageDataset:
-        """``folder`` with labels in the order of this network's logits.
-
-        Its classes are found by their names; or they are numbers, which are then those of the
-        logits. Failing that, folders in sorted order are taken for the classes where there are
-        as many, unless the file names others.
-
-        Raises:
-            DataError: when its classes are not this network's.
-        """
-        classes = self.classes or tuple(map(str, range(self.num_classes)))
-        found = match_classes(folder.classes, classes)
-        if found is None and numbered(folder.classes, self.num_classes):
-            found = [int(name) for name in folder.classes]
-            if self.classes:
-                logger.warning(
-                    "%s: its folders are numbers, taken for those of the classes", folder.root
-                )
-        if found is not None:
-            return folder.relabel(classes, found)
-        if len(folder.classes) == self.num_classes and self.config.classes_by != "file":
-            why = "its folders are not named as the weights' classes (%s, …)"
-            known = ", ".join((self.classes or ())[:3])
-            if not self.classes:
-                why, known = "%s does not name its classes", self.config.source or "the network"
-            logger.warning(
-                f"%s: {why}; the folders in sorted order are taken for them; --class-map says "
-                "otherwise",
-                *(folder.root, known),
-            )
-            return folder
-        if self.classes is None:
-            raise DataError(
-                f"{folder.root}: {len(folder.classes)} class folders, but the weights have "
-                f"{self.num_classes} classes; say which is which with --class-map"
-            )
-        try:
-            return folder.relabel(classes)
-        except DataError as error:
-            raise DataError(f"{error}; say which is which with --class-map") from None
 
 
 class Source(NamedTuple):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from official.vision.classification.data.folder import load_split
-from official.vision.classification.errors import DataError, UsageError, WeightsError
+from official.vision.classification.errors import UsageError, WeightsError
 from official.vision.classification.preprocess import PRESETS, Preprocess
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.training.checkpoint import Progress, save_checkpoint
@@ -255,53 +254,6 @@ def test_published_weights_come_with_their_row(published, caplog, name, row, cro
     assert caplog.messages == []
     changed = open_network(NetworkConfig(name, num_classes=10, preprocess={"crop": 11}))
     assert changed.preprocess == replace(SMALL, crop=11)
-
-
-# Labels
-
-
-def knowing(network, **values):
-    """The same network, of whose classes something else is known."""
-    return replace(network, config=replace(network.config, **values))
-
-
-def test_guessed_classes_give_way_to_sorted_folders_of_their_number(
-    checkpoint, tiny_images, caplog
-):
-    network = open_network(NetworkConfig(None, str(checkpoint)))
-    folder = load_split(tiny_images, "val")
-    network = knowing(network, classes=("a", "b", "c"), classes_by="row")
-    assert network.label(folder) is folder
-    (warning,) = caplog.messages
-    assert warning.startswith(f"{tiny_images / 'val'}: its folders are not named as")
-    assert "(a, b, c, …)" in warning and "--class-map" in warning
-    network = knowing(network, classes=("red", "green", "blue"))
-    assert network.label(folder).labels.tolist() == [2] * 5 + [1] * 5 + [0] * 5
-    assert len(caplog.messages) == 1
-
-
-def test_labels_follow_the_networks_classes_by_name(checkpoint, tiny_images):
-    network = open_network(NetworkConfig(None, str(checkpoint)))
-    folder = load_split(tiny_images, "val")
-    assert network.label(folder).labels.tolist() == folder.labels.tolist()
-    network = knowing(network, classes=("red", "yellow", "blue", "green"))
-    assert set(network.label(folder).labels[folder.labels == 0]) == {2}  # blue
-
-
-def test_labels_of_foreign_folders_are_refused(checkpoint, tiny_images):
-    network = open_network(NetworkConfig(None, str(checkpoint)))
-    network = knowing(network, classes=("a", "b", "c"))
-    with pytest.raises(DataError, match="not among the 3 expected classes .* --class-map"):
-        network.label(load_split(tiny_images, "val"))
-
-
-def test_bare_weights_take_sorted_folders_if_their_number_fits(bare, tmp_path, tiny_images):
-    network = open_network(NetworkConfig("resnet20_cifar", str(bare)))
-    folder = load_split(tiny_images, "val")
-    assert network.label(folder) is folder
-    network = knowing(network, num_classes=4)
-    with pytest.raises(DataError, match="3 class folders, but the weights have 4 classes"):
-        network.label(folder)
 
 
 def test_a_thousand_nameless_classes_are_imagenets(tmp_path):

@@ -1,12 +1,16 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 
-from official.vision.classification.data.folder import ImageDataset
+from official.vision.classification.data.folder import ImageDataset, load_split
+from official.vision.classification.engine.labels import apply_class_map, label, read_class_map
 from official.vision.classification.errors import DataError, UsageError
-from official.vision.classification.testing.class_map import apply_class_map, read_class_map
+from official.vision.classification.preprocess import Preprocess
+from official.vision.classification.zoo.classes import class_names, match_classes, standard_names
+from official.vision.classification.zoo.trained import Network, PretrainedConfig
 
 CLASSES = ("n02012849", "n02127052", "n03126707", "n03710637")
 NAMES = ("crane", "lynx", "crane", "maillot")  # two of them share a name, as in ImageNet
@@ -165,3 +169,75 @@ def test_a_class_that_the_network_does_not_have(folder, value, message):
     class_map = {"bird": 0, "cat": 1, "swim": value}
     found = refused(apply_class_map, folder, class_map, CLASSES, NAMES)
     assert found == f"--class-map: {message}"
+
+
+# By names
+
+
+def knowing(**values):
+    """A network of three colours, of whose classes something else may be known."""
+    config = PretrainedConfig(Preprocess(), ("blue", "green", "red"), num_classes=3)
+    return Network(None, replace(config, **values))
+
+
+def test_guessed_classes_give_way_to_sorted_folders_of_their_number(tiny_images, caplog):
+    folder = load_split(tiny_images, "val")
+    network = knowing(classes=("a", "b", "c"), classes_by="row")
+    assert label(folder, network) is folder
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{tiny_images / 'val'}: its folders are not named as")
+    assert "(a, b, c, …)" in warning and "--class-map" in warning
+    network = knowing(classes=("red", "green", "blue"))
+    assert label(folder, network).labels.tolist() == [2] * 5 + [1] * 5 + [0] * 5
+    assert len(caplog.messages) == 1
+
+
+def test_labels_follow_the_networks_classes_by_name(tiny_images):
+    network = knowing()
+    folder = load_split(tiny_images, "val")
+    assert label(folder, network).labels.tolist() == folder.labels.tolist()
+    network = knowing(classes=("red", "yellow", "blue", "green"))
+    assert set(label(folder, network).labels[folder.labels == 0]) == {2}  # blue
+
+
+def test_labels_of_foreign_folders_are_refused(tiny_images):
+    network = knowing(classes=("a", "b", "c"))
+    with pytest.raises(DataError, match="not among the 3 expected classes .* --class-map"):
+        label(load_split(tiny_images, "val"), network)
+
+
+def test_bare_weights_take_sorted_folders_if_their_number_fits(tiny_images, caplog):
+    network = knowing(classes=None, classes_by="assumed", source="w.pkl")
+    folder = load_split(tiny_images, "val")
+    assert label(folder, network) is folder
+    (warning,) = caplog.messages
+    assert "w.pkl does not name its classes" in warning and "--class-map" in warning
+    network = knowing(classes=None, num_classes=4)
+    with pytest.raises(DataError, match="3 class folders, but the weights have 4 classes"):
+        label(folder, network)
+
+
+@pytest.mark.parametrize(
+    ("classes", "places"),
+    [
+        (("red", "blue", "green"), [2, 0, 1]),
+        (("0", "2", "1"), [0, 2, 1]),
+        (("000", "001", "002"), [0, 1, 2]),
+        (("2",), [2]),
+    ],
+)
+def test_names_and_numbers(tmp_path, classes, places):
+    known = ("blue", "green", "red") if classes[0] == "red" else None
+    folder = ImageDataset(tmp_path, classes, classes, np.arange(len(classes), dtype=np.int32))
+    assert label(folder, knowing(classes=known)).labels.tolist() == places
+
+
+def test_what_mmpretrain_calls_imagenets_classes():
+    """Such as ``tench, Tinca tinca``. Of two cranes nobody knows which is meant."""
+    names = class_names("ImageNet-1k")
+    wordy = tuple(f"{name.replace('_', ' ')}, in Latin" for name in names.values())
+    assert standard_names(wordy) == tuple(names)
+    assert standard_names(wordy[:999]) == wordy[:999]
+    folders = tuple(names)
+    assert match_classes(["goldfish", "n01440764"], folders) == [1, 0]
+    assert match_classes(["crane"], folders) is None
