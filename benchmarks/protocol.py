@@ -39,6 +39,8 @@ class Worker:
         except OSError as error:
             self._errors.close()
             raise UserError(f"{name}: {command[0]}: {error.strerror}") from None
+        assert self._process.stdin is not None and self._process.stdout is not None  # pipes
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def wait_until_ready(self) -> None:
         line = self._read()
@@ -79,8 +81,8 @@ class Worker:
         self._process.kill()
         self._process.wait()
         with contextlib.suppress(OSError):  # nobody reads what may still lie in the buffer
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._stdin.close()
+        self._stdout.close()
         self._errors.close()
 
     def __enter__(self) -> "Worker":
@@ -91,13 +93,13 @@ class Worker:
 
     def _write(self, line: str) -> None:
         try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+            self._stdin.write(line + "\n")
+            self._stdin.flush()
         except OSError:
             raise self._death() from None
 
     def _read(self) -> str:
-        line = self._process.stdout.readline()
+        line = self._stdout.readline()
         if not line:
             raise self._death()
         return line.strip()

@@ -13,7 +13,7 @@ import megengine
 import numpy as np
 from megengine import Tensor
 from megengine.data import DataLoader, SequentialSampler
-from megengine.data.dataset import ImageDataset as StockFolder
+from megengine.data.dataset import ImageFolder as StockFolder
 from megengine.data.transform import (
     Compose,
     RandomHorizontalFlip,

@@ -72,6 +72,16 @@ def test_the_seeds_spellings_all_work():
     assert flags.topology(parse("test")) == flags.Topology()
 
 
+def test_a_home_in_a_flag_is_expanded(monkeypatch):
+    """No shell expands the ~ of --save=~/out."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    flags = SCRIPTS["train"].flags
+    args = flags.parse(SCRIPTS["train"].parser(), ["--save=~/out", "--data=~/in", "--resume=x~"])
+    assert (args.save, args.data, args.resume) == ("/home/someone/out", "/home/someone/in", "x~")
+    args = flags.parse(SCRIPTS["test"].parser(), ["--report=~/page"])
+    assert args.report == "/home/someone/page"
+
+
 def test_defaults_are_the_seeds():
     script = SCRIPTS["train"]
     args = script.flags.parse(script.parser(), [])

@@ -169,7 +169,11 @@ def checkpoint(tmp_path):
     """One of a run with ``ema``, whose averages are half of the weights."""
     from megengine.optimizer import SGD
 
-    from official.vision.classification.training.checkpoint import Progress, save_checkpoint
+    from official.vision.classification.training.checkpoint import (
+        Progress,
+        collect_tensors,
+        save_checkpoint,
+    )
     from official.vision.classification.training.ema import ExponentialAverage
 
     model = get_model("resnet20_cifar", num_classes=10)
@@ -180,7 +184,7 @@ def checkpoint(tmp_path):
     preprocess = BY_NAME[ROW].preprocess
     progress = Progress("resnet20_cifar", classes, preprocess, {}, seed=0, step=1, total_batch=2)
     path = tmp_path / "checkpoint.safetensors"
-    save_checkpoint(path, model, optimizer, progress, average)
+    save_checkpoint(path, collect_tensors(model, optimizer, average), progress)
     return path, model.state_dict()
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Callable, List, NoReturn, Tuple
 
 import megengine.distributed as dist
 from megengine.distributed.group import _set_machine_ranks
+from megengine.logger import set_mgb_log_level
 
 from ..errors import UserError
 from ..log import log_to_stderr
@@ -90,6 +91,8 @@ def _set_up_process(assignment: Assignment) -> None:
     # Ranks notice the same things; it is enough if the first one says so.
     level = logging.WARNING if assignment.rank == 0 else logging.CRITICAL
     log_to_stderr(prog, level)
+    if assignment.device_type == "cpu":  # of callbacks for gradients it warns in vain
+        set_mgb_log_level(logging.ERROR)
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     heartbeat.attach(
         Heartbeats(assignment.heartbeats, len(assignment.neighbours)), assignment.index

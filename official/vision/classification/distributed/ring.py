@@ -10,7 +10,7 @@ import hmac
 import secrets
 import select
 import socket
-from typing import Callable, Iterable, List, Optional, Tuple
+from typing import Callable, Iterable, List, Tuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..errors import TrainingError
 
 _HEADER_BYTES = 96
 _TOKEN_BYTES = 16
+_NEXT, _BEFORE = 0, 1  # of a rank's connections
 _STRANGER_SECONDS = 5.0  # for whoever connects to say the token
 
 
@@ -69,7 +70,7 @@ class Ring:
     Args:
         ranks: the numbers of all, as ``rank()`` gives them.
         position: of this one among them.
-        following, before: connections to the neighbours; None in a group of one.
+        connections: to the next rank and from the one before; none in a group of one.
 
     Raises:
         PeerLost: from any call, when a neighbour has ended.
@@ -80,18 +81,16 @@ class Ring:
         self,
         ranks: Iterable[int],
         position: int,
-        following: Optional[socket.socket] = None,
-        before: Optional[socket.socket] = None,
+        *connections: socket.socket,
     ):
         self.ranks: Tuple[int, ...] = tuple(ranks)
         self.position = position
         self.size = len(self.ranks)
-        self._following, self._before = following, before
+        self._connections = connections
         self._calls = 0
-        for connection in (following, before):
-            if connection is not None:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.setblocking(False)
+        for connection in connections:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(False)
 
     def all_reduce(self, values: np.ndarray, combine: Callable[..., np.ndarray]) -> np.ndarray:
         """``combine`` (a ufunc such as ``np.add``) over every rank's ``values``, which all get.
@@ -153,8 +152,8 @@ class Ring:
 
     def _exchange(self, outgoing: np.ndarray, incoming: np.ndarray) -> None:
         """Send the one to the next rank while the other fills from the rank before."""
-        to_send = memoryview(np.ascontiguousarray(outgoing).reshape(-1).view(np.uint8))
-        to_fill = memoryview(incoming.reshape(-1).view(np.uint8))
+        to_send = np.ascontiguousarray(outgoing).reshape(-1).view(np.uint8).data
+        to_fill = incoming.reshape(-1).view(np.uint8).data
         while to_send or to_fill:
             sent = self._send(to_send) if to_send else 0
             filled = self._receive(to_fill) if to_fill else 0
@@ -164,7 +163,7 @@ class Ring:
 
     def _send(self, data: memoryview) -> int:
         try:
-            return self._following.send(data)
+            return self._connections[_NEXT].send(data)
         except BlockingIOError:
             return 0
         except OSError:
@@ -172,7 +171,7 @@ class Ring:
 
     def _receive(self, data: memoryview) -> int:
         try:
-            count = self._before.recv_into(data)
+            count = self._connections[_BEFORE].recv_into(data)
         except BlockingIOError:
             return 0
         except OSError:
@@ -185,9 +184,9 @@ class Ring:
         """Until something can be done; that it takes too long is for the launcher to notice."""
         poll = select.poll()
         if sending:
-            poll.register(self._following, select.POLLOUT)
+            poll.register(self._connections[_NEXT], select.POLLOUT)
         if receiving:
-            poll.register(self._before, select.POLLIN)
+            poll.register(self._connections[_BEFORE], select.POLLIN)
         poll.poll()
 
     def _lost(self, offset: int) -> PeerLost:

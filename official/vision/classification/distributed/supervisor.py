@@ -24,6 +24,26 @@ _ENDING = 5.0  # seconds for the last processes to end when others have
 _STARTING = 300.0  # the least seconds before a rank that has not begun to work has stalled
 
 
+# Ctrl-C, the end of a job or a container, a terminal that is lost, and what schedulers send before
+# the end of a job's time when they are asked to (Slurm's --signal).
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def handle_signals(handler: Callable[[int, Optional[FrameType]], None]) -> Dict[int, Any]:
+    """Let ``handler`` have ``STOP_SIGNALS``; what had them before, for ``restore_signals``.
+
+    What is ignored stays so: nohup ignores SIGHUP in order that a run outlives its terminal.
+    """
+    wanted = [each for each in STOP_SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in wanted}
+
+
+def restore_signals(before: Dict[int, Any]) -> None:
+    """Undo ``handle_signals``."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @dataclass(frozen=True)
 class Failure:
     """What went wrong with a rank, in letters that neither steer a terminal nor break XML.
@@ -66,9 +86,10 @@ class RankProcess:
 
     def assign(self) -> None:
         """Tell it what to do; one that has ended already has said so on stderr."""
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(self.assignment)
-            self.process.stdin.close()
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(self.assignment)
+                self.process.stdin.close()
 
     def read(self) -> None:
         """Take in what it reports."""
@@ -90,6 +111,11 @@ class RankProcess:
         return self.final is not None and self.final["is"] == "done"
 
     @property
+    def exit_code(self) -> int:
+        """What its work has returned, or 1."""
+        return 1 if self.final is None else int(self.final.get("code", 1))
+
+    @property
     def was_interrupted(self) -> bool:
         """Whether Ctrl-C has ended its work."""
         return self.final is not None and self.final["is"] == "interrupted"
@@ -108,8 +134,8 @@ class RankProcess:
         """What went wrong, as far as is known by now."""
         if self.final is not None:
             if self.final["is"] == "failed":
-                return self._reported_failure()
-            if self.has_lost_peer:
+                return self._reported_failure(self.final)
+            if self.final["is"] == "peer_lost":
                 text = f"rank {self.number}: {printable(self.final['message'])}"
                 return Failure(text, is_cause=False)
             if self.final["is"] == "interrupted":
@@ -126,8 +152,7 @@ class RankProcess:
                 text += ", as the kernel does when memory runs out"
         return Failure(f"rank {self.number} {text}")
 
-    def _reported_failure(self) -> Failure:
-        final = self.final
+    def _reported_failure(self, final: Dict[str, Any]) -> Failure:
         message = printable(final["message"])  # it may quote a file of unknown origin
         traceback = "\n".join(map(printable, final["traceback"].split("\n")))
         if message:
@@ -140,8 +165,9 @@ class RankProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
         os.close(self.receiving)
 
 
@@ -160,8 +186,6 @@ class Supervisor:
         table: the ranks' signs of life.
         rendezvous: where nodes tell each other what has failed.
     """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(
         self,
@@ -185,7 +209,7 @@ class Supervisor:
         Raises:
             UserError, KeyboardInterrupt: as ``launch``.
         """
-        before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        before = handle_signals(self._note)
         try:
             for index in range(self.topology.ngpus):
                 self.table.beat(index)
@@ -196,12 +220,13 @@ class Supervisor:
         finally:
             for rank in self.ranks:
                 rank.end()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            restore_signals(before)
         return self._outcome(failure)
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
         """Hand the first signal on to ranks that can do something about it."""
+        if self.signal and number not in (signal.SIGINT, signal.SIGTERM):
+            return  # a warning that comes again
         all_ready = len(self.ranks) == self.topology.ngpus and all(r.is_ready for r in self.ranks)
         self.is_hurried = bool(self.signal) or not all_ready
         self.signal = self.signal or number
@@ -311,7 +336,7 @@ class Supervisor:
         cut_off = f"node {self.topology.node} was ended by {name}" if was_cut_off else ""
         self.rendezvous.exchange(cut_off, True)
         if not was_cut_off:
-            return max(rank.final.get("code", 1) for rank in self.ranks)
+            return max(rank.exit_code for rank in self.ranks)
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         return 128 + self.signal

@@ -1,9 +1,12 @@
 """What a run shows and writes down: lines, a progress bar, log.txt and metrics.jsonl."""
 
+import contextlib
+import errno
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from tqdm import tqdm
 
@@ -37,8 +40,9 @@ class Console:
     def line(self, text: str) -> None:
         """A line that matters: always shown."""
         if self.speak:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            with _outliving_its_terminal():
+                tqdm.write(text, file=sys.stdout)
+                sys.stdout.flush()
         self._log(text)
 
     def tick(self, text: str) -> None:
@@ -64,14 +68,16 @@ class Console:
     def advance(self, count: int, **postfix: str) -> None:
         """Move the bar on by ``count``."""
         if self._bar is not None:
-            self._bar.update(count)
+            with _outliving_its_terminal():
+                self._bar.update(count)
             if postfix:
                 self._bar.set_postfix(postfix, refresh=False)
 
     def stop_bar(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
-            self._bar.close()
+            with _outliving_its_terminal():
+                self._bar.close()
             self._bar = None
 
     def metrics(self, **values: Any) -> None:
@@ -95,6 +101,20 @@ class Console:
         if self.folder is not None:
             with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
+
+
+@contextlib.contextmanager
+def _outliving_its_terminal() -> Iterator[None]:
+    """Go on in silence when the terminal is gone: there is still a run to be saved."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def read_metrics(folder: Path) -> List[Dict[str, Any]]:

@@ -19,6 +19,24 @@ def check_target(flag: str, path: Path) -> None:
         raise UsageError(f"{flag} {path}: there is no folder {path.parent}; make it first")
 
 
+def refuse_inside(flag: str, path: Path, data: Path) -> None:
+    """See that what is written to ``path`` does not become a part of the data set ``data``.
+
+    Raises:
+        UsageError: naming ``flag``, when it lies in the folder ``data``.
+    """
+    if not data.is_dir():  # an archive or a list
+        return
+    target = path.resolve()
+    linked = [each.resolve() for each in data.iterdir() if each.is_symlink() and each.is_dir()]
+    for folder in (data.resolve(), *linked):
+        if folder == target or folder in target.parents:
+            raise UsageError(
+                f"{flag} {path}: lies in the data set {data}, whose folders are classes of images; "
+                "choose a place outside of it"
+            )
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data``; at any instant it holds the old content or the new.
 

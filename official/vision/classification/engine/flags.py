@@ -292,6 +292,9 @@ def positive_float(text: str) -> float:
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
     args = parser.parse_args(argv)
+    for name, value in vars(args).items():
+        if isinstance(value, str) and value.startswith("~"):  # --save=~/x: no shell expands that
+            setattr(args, name, os.path.expanduser(value))  # noqa: PTH111 never fails
     if hasattr(args, "rank") and args.rank >= args.world_size:
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args

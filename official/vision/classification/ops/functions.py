@@ -90,11 +90,10 @@ class BatchNorm(Function):
     def forward(self, x: Tensor, gamma: Tensor, beta: Tensor, *shortcut: Tensor) -> Tensor:
         self.x, self.gamma = to_rows(x), gamma
         count, height, width, _ = self.x.shape
-        self.pixels = Tensor(np.float32([count * height * width]))
+        self.pixels = Tensor(np.array([count * height * width], np.float32))
         if not self.fixed:
-            (self.moments,) = self.kernels("Moments", self.x)
-            if self.group is not None:
-                self._share_moments()
+            (moments,) = self.kernels("Moments", self.x)
+            self.moments = moments if self.group is None else self._over_all_ranks(moments)
         self.added = bool(shortcut)
         (y,) = self.kernels(
             *("NormalizeAdd" if shortcut else "Normalize", self.x, self.moments, gamma, beta),
@@ -105,14 +104,15 @@ class BatchNorm(Function):
         self.y = y if self.relu else None
         return to_maps(y)
 
-    def _share_moments(self) -> None:
+    def _over_all_ranks(self, moments: Tensor) -> Tensor:
         """The mean and variance over all ranks, from those of each (Chan et al., 1979)."""
-        mean, variance = self.moments[0], self.moments[1]
+        mean, variance = moments[0], moments[1]
         total = all_reduce_sum(self.pixels, self.group)
         shared = all_reduce_sum(mean * self.pixels, self.group) / total
         spread = (variance + (mean - shared) ** 2) * self.pixels
         spread = all_reduce_sum(spread, self.group) / total
-        self.moments, self.pixels = F.stack([shared, spread]), total
+        self.pixels = total
+        return F.stack([shared, spread])
 
     def backward(self, dy: Tensor) -> Tuple[Tensor, ...]:
         dy = to_rows(dy)

@@ -17,7 +17,7 @@ from ..distributed.launch import Topology, launch
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.evaluation import FlipTta, Result, evaluate
-from ..engine.files import check_target
+from ..engine.files import check_target, refuse_inside
 from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
 from ..engine.schema import Precision
@@ -59,6 +59,9 @@ def test(config: TestConfig) -> int:
     Raises:
         UserError: for what the user can mend.
     """
+    for flag, path in (("--json", config.json), ("--report", config.report)):
+        if path:
+            refuse_inside(flag, Path(path), Path(config.data))
     if config.json:
         check_target("--json", Path(config.json))
     if config.report and config.topology.node == 0:

@@ -7,9 +7,10 @@ a digest of everything. There is no pickle in it.
 
 import hashlib
 import json
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 import megengine.module as M
 import numpy as np
@@ -19,7 +20,7 @@ from safetensors.numpy import save
 
 from ..distributed.consistency import hash_arrays
 from ..engine.files import write_atomically
-from ..errors import UsageError, WeightsError
+from ..errors import TrainingError, UsageError, WeightsError
 from ..preprocess import Preprocess
 from ..readers import read_weights
 from ..zoo.weights import AVERAGE_PREFIX, DESCRIPTION, MODEL_PREFIX, strip_prefix
@@ -28,6 +29,42 @@ from .ema import ExponentialAverage
 OPTIMIZER_PREFIX = "optimizer."
 DIGEST = "sha256"
 VERSION = 2
+
+# Statistics that are means of squares, and a count of steps.
+_NEVER_NEGATIVE = (".running_var", ".exp_avg_sq", ".step")
+_MOST_STEPS = 10**12  # beyond any run; later sums of steps stay exact
+_SCALER_KEYS = {
+    *("scale_factor", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+}
+
+
+def _is_count(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_scaler_state(state: object) -> bool:
+    if not isinstance(state, dict) or state.keys() - _SCALER_KEYS:
+        return False
+    if state and state.keys() != _SCALER_KEYS:
+        return False
+    return all(type(v) in (int, float) and 0 <= v < 2.0**64 for v in state.values())
+
+
+def _are_names(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+# What a description may say; its sections are checked where they are read.
+_VALID: Dict[str, Callable[[Any], bool]] = {
+    "arch": lambda value: isinstance(value, str),
+    "classes": lambda values: _are_names(values) and len(values) == len(set(values)) > 0,
+    "recipe": lambda value: isinstance(value, dict),
+    "seed": lambda value: _is_count(value, 0, 2**128),
+    "step": lambda value: _is_count(value, 0, _MOST_STEPS),
+    "total_batch": lambda value: _is_count(value, 1, _MOST_STEPS),
+    "best_top1": lambda value: type(value) is float and -1 <= value <= 100,
+    "loss_scaler": _is_scaler_state,
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +81,6 @@ class Progress:
     best_top1: float = -1.0
     loss_scaler: Dict[str, float] = field(default_factory=dict)  # its state, in half precision
 
-    @property
-    def identity(self) -> Dict[str, Any]:
-        """What cannot change in the course of a run."""
-        changing = ("step", "best_top1", "loss_scaler")
-        return {name: value for name, value in vars(self).items() if name not in changing}
-
     def to_json(self) -> str:
         values = dict(vars(self), preprocess=self.preprocess.to_dict(), version=VERSION)
         values["precision"] = values.pop("loss_scaler")  # its name in the file
@@ -60,31 +91,37 @@ class Progress:
         values = json.loads(text)
         if values.pop("version") != VERSION:
             raise ValueError("written by another version of this project")
-        if type(values["step"]) is not int or values["step"] < 0:
-            raise ValueError("step is no count")
-        if type(values["best_top1"]) is not float:
-            raise ValueError("best_top1 is no number")
-        values["loss_scaler"] = values.pop("precision", {})
+        values["loss_scaler"] = values.pop("precision")
+        for name, is_valid in _VALID.items():
+            if not is_valid(values[name]):
+                raise ValueError(f"{name}: {reprlib.repr(values[name])} makes no sense")
         values["classes"] = tuple(values["classes"])
         values["preprocess"] = Preprocess.from_dict(values["preprocess"])
         return cls(**values)
 
 
-def save_checkpoint(
-    path: Path,
-    model: M.Module,
-    optimizer: Optimizer,
-    progress: Progress,
-    average: Optional[ExponentialAverage] = None,
-) -> None:
-    """Write to a temporary file, flush it to the disk, and rename it to ``path``."""
+def collect_tensors(
+    model: M.Module, optimizer: Optimizer, average: Optional[ExponentialAverage] = None
+) -> Dict[str, np.ndarray]:
+    """A copy of all that changes in training, by its names in a checkpoint.
+
+    Raises:
+        TrainingError: naming the first tensor that is not finite.
+    """
     tensors = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
     for name, value in _optimizer_state(model, optimizer):
         tensors[OPTIMIZER_PREFIX + name] = value.numpy()
     if average is not None:
         for name, value in average.state().items():
             tensors[AVERAGE_PREFIX + name] = value
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise TrainingError(f"{name} is not finite")
+    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+
+
+def save_checkpoint(path: Path, tensors: Dict[str, np.ndarray], progress: Progress) -> None:
+    """Write to a temporary file, flush it to the disk, and rename it to ``path``."""
     description = progress.to_json()
     metadata = {DESCRIPTION: description, DIGEST: _digest(tensors, description)}
     write_atomically(path, save(tensors, metadata=metadata))
@@ -115,8 +152,10 @@ def restore(
     targets = dict(_optimizer_state(model, optimizer))
     wanted = {} if average is None else own
     for expected, found in ((own, weights), (targets, state), (wanted, averaged)):
-        shapes = {name: tuple(value.shape) for name, value in expected.items()}
-        if {name: value.shape for name, value in found.items()} != shapes:
+        kinds = {
+            name: (tuple(value.shape), np.dtype(value.dtype)) for name, value in expected.items()
+        }
+        if {name: (value.shape, value.dtype) for name, value in found.items()} != kinds:
             raise WeightsError(f"{path}: its tensors are not those of this run")
     for name, tensor in targets.items():
         tensor._reset(state[name])
@@ -125,11 +164,16 @@ def restore(
         average.load(averaged)
 
 
+def _kinds(tensors: Mapping[str, Any]) -> Dict[str, Tuple[Tuple[int, ...], np.dtype]]:
+    return {name: (tuple(each.shape), np.dtype(each.dtype)) for name, each in tensors.items()}
+
+
 def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
     """The description and tensors of a checkpoint whose digest is right.
 
     Raises:
-        WeightsError: when the file is missing, damaged, or no checkpoint.
+        WeightsError: when the file is missing, damaged, or no checkpoint, or no run can have
+            written what it says.
     """
     file = read_weights(path)
     if DESCRIPTION not in file.metadata or DIGEST not in file.metadata:
@@ -138,9 +182,19 @@ def read_checkpoint(path: Path) -> Tuple[Progress, Dict[str, np.ndarray]]:
     if _digest(file.tensors, description) != file.metadata[DIGEST]:
         raise WeightsError(f"{path}: damaged, its content does not match its digest")
     try:
-        return Progress.from_json(description), file.tensors
+        progress = Progress.from_json(description)
+        _check_values(file.tensors)
+        return progress, file.tensors
     except (KeyError, TypeError, ValueError, RecursionError, UsageError) as error:
         raise WeightsError(f"{path}: cannot be resumed: {error}") from None
+
+
+def _check_values(tensors: Dict[str, np.ndarray]) -> None:
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} is not finite")
+        if name.endswith(_NEVER_NEGATIVE) and (value < 0).any():
+            raise ValueError(f"{name} is negative")
 
 
 def _digest(tensors: Dict[str, np.ndarray], description: str) -> str:

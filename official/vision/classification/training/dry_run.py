@@ -19,6 +19,7 @@ from ..data.sampler import steps_per_epoch, train_batches
 from ..data.transforms import TrainTransform
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
+from ..engine.files import refuse_inside
 from ..engine.recipe import dump_recipe
 from ..errors import UserError
 from ..resnet.complexity import complexity
@@ -41,6 +42,7 @@ def dry_run(config: TrainConfig) -> int:
     Raises:
         UserError: for recipes, flags and data that would stop the run itself.
     """
+    refuse_inside("--save", Path(config.save), Path(config.data))
     device = choose_device(config.device, 1)
     use_device(device)
     console = Console()
@@ -141,9 +143,8 @@ def _duration(seconds: float) -> str:
 def _draw(config: TrainConfig, batch: Batch) -> Path:
     """Save a sheet of images as the network gets them, mixed ones included."""
     augment, shown = config.recipe.augment, batch.images[:SHOWN_IMAGES]
-    mix = draw_mix(
-        *(config.seed, 0, 0, len(shown), *shown.shape[2:]), *(augment.mixup, augment.cutmix)
-    )
+    count, _, height, width = shown.shape
+    mix = draw_mix(config.seed, 0, 0, count, height, width, augment.mixup, augment.cutmix)
     images = apply_mix(megengine.Tensor(shown.astype(np.float32)), mix).numpy().round()
     images = images.astype(np.uint8).transpose(0, 2, 3, 1)
     if config.recipe.preprocess.order == "RGB":

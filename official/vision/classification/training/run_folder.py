@@ -1,13 +1,24 @@
 """The folder of a training run: its checkpoints, its recipe, and nothing of another run."""
 
+import contextlib
+import fcntl
+import os
 import re
 from pathlib import Path
-from typing import List, Optional
+from typing import Iterator, List, Optional
 
 from ..engine.files import write_atomically
 from ..engine.recipe import Recipe, dump_recipe
 from ..errors import UserError
 
+# What a run leaves, of this project or of others: MegEngine/Models has checkpoint.pkl, log.txt.
+_TRACES = (
+    *("*.safetensors", "metrics.jsonl", "log*.txt", "recipe.yaml", "curves.png", "tensorboard"),
+    *("checkpoint*.pkl", "model_best*.pkl", "checkpoint*.pth"),
+)
+# What is there of a run that was ended before its first checkpoint: it goes on from its beginning.
+_STARTED = {"metrics.jsonl", "log.txt", "recipe.yaml", "tensorboard"}
+_LOCK = ".lock"
 _OLDER = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
@@ -27,7 +38,9 @@ class RunFolder:
         self.keep = keep
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.best = self.path / "best.safetensors"
-        if resume == "auto":
+        self.metrics = self.path / "metrics.jsonl"
+        self.resumes_auto = resume == "auto"
+        if self.resumes_auto:
             self.resume_from = self.checkpoints()
         else:
             self.resume_from = [] if resume is None else [Path(resume)]
@@ -55,27 +68,77 @@ class RunFolder:
         for path in self._older()[max(self.keep - 1, 0) :]:
             path.unlink()
 
-    def prepare(self) -> None:
-        """Make the folder, and clear away what runs that were killed have left in it.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other run out of the folder; the lock ends with this process, however it does.
 
         Raises:
-            UserError: when it cannot be made, or holds a run that this one would overwrite.
+            UserError: when another run is at work here, or the folder cannot be made.
         """
+        self._make()
+        path = self.path / _LOCK
+        descriptor = self._lock(path)
+        try:
+            yield
+        finally:
+            path.unlink()  # while it is still locked: whoever opened it sees that it is gone
+            os.close(descriptor)
+
+    def _lock(self, path: Path) -> int:
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            except OSError as error:
+                raise UserError(
+                    f"{path}: cannot be made: {error.strerror}; choose another folder with --save"
+                ) from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), path.stat()):
+                        return descriptor
+            except OSError as error:
+                os.close(descriptor)
+                raise UserError(
+                    f"{self.path}: another run is at work here ({error.strerror}); wait for its "
+                    "end, or choose another folder with --save"
+                ) from None
+            os.close(descriptor)  # of a run that has ended in between
+
+    def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be made: {error.strerror}; choose another with --save"
             ) from None
+
+    def _traces(self) -> List[Path]:
+        return sorted({path for pattern in _TRACES for path in self.path.glob(pattern)})
+
+    def _begins_again(self, traces: List[Path]) -> bool:
+        """Whether ``--resume auto`` finds a run that was ended before its first checkpoint."""
+        return self.resumes_auto and {path.name for path in traces} <= _STARTED
+
+    def prepare(self) -> None:
+        """Make the folder, and clear away what runs that were killed have left in it.
+
+        Raises:
+            UserError: when it cannot be made, or holds a run that this one would overwrite.
+        """
+        self._make()
         there = self.checkpoints()
         if there and not self._resumes_here(there):
             raise UserError(
                 f"{there[0]}: holds a run already; continue it with --resume auto, or "
                 "choose another folder with --save"
             )
-        if not there:
-            for name in ("metrics.jsonl", "log.txt"):  # of a run that never got to a checkpoint
-                (self.path / name).unlink(missing_ok=True)
+        traces = self._traces()
+        if traces and not there and not self._begins_again(traces):
+            raise UserError(
+                f"{traces[0]}: belongs to a run that has no checkpoint here any more; choose "
+                "another folder with --save, or move it away"
+            )
         for part in self.path.glob("*.part"):  # killed in the middle of a write
             part.unlink()
 

@@ -98,10 +98,9 @@ class TrainingStep:
     def _backward(self, batch: Batch, step: int, virtual_rank: int) -> Tensor:
         images, labels = self.normalize(batch.images), Tensor(batch.labels)
         augment = self.recipe.augment
-        mix = draw_mix(
-            *(self.seed, step, virtual_rank, len(batch), *images.shape[2:]),
-            *(augment.mixup, augment.cutmix),
-        )
+        count, _, height, width = images.shape
+        draw = (augment.mixup, augment.cutmix)
+        mix = draw_mix(self.seed, step, virtual_rank, count, height, width, *draw)
         images = apply_mix(images, mix)
         with self.scaler.autocast(), self.gradients:
             logits = self.model(images)

@@ -2,20 +2,25 @@
 
 import signal
 from types import FrameType
-from typing import Optional
+from typing import Any, Dict, Optional
+
+from ..distributed.supervisor import STOP_SIGNALS, handle_signals, restore_signals
 
 
 class StopRequest:
-    """While entered, turns the first Ctrl-C or SIGTERM into a note; the second one is let through.
+    """While entered, turns a signal that ends programs into a note, so that the run can be saved.
+
+    The second Ctrl-C or SIGTERM is let through. SIGHUP, SIGUSR1 and SIGUSR2 are not: a terminal
+    that is lost, and a scheduler that warns, may say so more than once.
 
     Use as a context manager and look at ``came`` after every step.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = STOP_SIGNALS
 
     def __init__(self):
         self.number: Optional[int] = None
-        self._before: dict = {}
+        self._before: Dict[int, Any] = {}
 
     @property
     def came(self) -> bool:
@@ -33,18 +38,14 @@ class StopRequest:
         return 128 + (self.number or signal.SIGTERM)
 
     def __enter__(self) -> "StopRequest":
-        for number in self.SIGNALS:
-            self._before[number] = signal.signal(number, self._note)
+        self._before = handle_signals(self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._restore()
+        restore_signals(self._before)
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
-        self.number = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        self.number = self.number or number
+        if number in (signal.SIGINT, signal.SIGTERM):
+            urgent = (signal.SIGINT, signal.SIGTERM)
+            restore_signals({each: self._before[each] for each in urgent if each in self._before})

@@ -1,9 +1,10 @@
 """Training a network: the data, the epochs, the checkpoints."""
 
-import logging
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Iterator, Optional
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, Optional
 
 import megengine
 import megengine.module as M
@@ -20,13 +21,15 @@ from ..distributed.launch import Topology, launch
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.evaluation import Result, evaluate
+from ..engine.files import refuse_inside
 from ..engine.meters import NonFiniteLoss, StepMeters
 from ..engine.recipe import Recipe
-from ..errors import TrainingError, UsageError, WeightsError
+from ..errors import TrainingError, UsageError
 from ..zoo.models import get_model
 from ..zoo.trained import NetworkConfig, look_up, start_from
-from .checkpoint import Progress, read_checkpoint, restore, save_checkpoint, save_weights
+from .checkpoint import Progress, collect_tensors, restore, save_checkpoint, save_weights
 from .curves import draw_curves
+from .resume import read_latest, require_same_recipe
 from .run_folder import RunFolder
 from .schedule import learning_rate
 from .step import TrainingStep
@@ -35,8 +38,6 @@ from .stop import StopRequest
 EVAL_BATCH = 100
 DRAW_EVERY = 10.0  # seconds
 ASK_EVERY = 4  # steps on CPUs, each of which may take seconds
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def train(config: TrainConfig) -> int:
     Raises:
         UserError: for what the user can mend.
     """
+    refuse_inside("--save", Path(config.save), Path(config.data))
     device = choose_device(config.device, config.topology.ngpus)
     return launch(_train_on_this_rank, config.topology, config, device, device_type=device)
 
@@ -105,15 +107,23 @@ class Trainer:
         self.step = 0  # steps done
         self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
         self.best_top1 = -1.0
+        self.last_time = 0.0  # when the last step ended
         self.next_drawing = 0.0  # when the curves may be drawn again
 
     def run(self) -> int:
         """Train to the end, or to a signal; return the exit code."""
-        if rank() == 0:
-            self.folder.prepare()
-        barrier()
+        with contextlib.ExitStack() as until_the_end:
+            if rank() == 0:  # for all: only this one writes
+                until_the_end.enter_context(self.folder.locked())
+                self.folder.prepare()
+            barrier()
+            return self._run()
+
+    def _run(self) -> int:
         if self.folder.resume_from:
             self._resume()
+        elif self.folder.metrics.exists():  # of a run that was ended before its first checkpoint
+            self.console.rewind_metrics(0)
         require_same_run("the training set", [self.train_set.classes, len(self.train_set)])
         require_same_run("the step to go on from (--save must be on a shared disk)", [self.step])
         if rank() == 0:  # only now: a run that is refused leaves the recipe of the one before
@@ -123,10 +133,11 @@ class Trainer:
         if self.started_from:
             self.console.line(self.started_from)
         self.console.line(f"kernels: {self.model.ops.name}")
+        self.console.line(f"results go to {self.folder.path}")
         if self.train_step.scaler.note:
             self.console.line(self.train_step.scaler.note)
         if self.step >= self.last_step:
-            self.console.line(f"{self.folder.path}: all {self.recipe.epochs} epochs are done")
+            self.console.line(f"all {self.recipe.epochs} epochs are done; --epochs can add more")
             return 0
         try:
             with StopRequest() as stop:
@@ -148,6 +159,9 @@ class Trainer:
                 self._save()
             if self._is_stopped(stop):
                 return self._stop(stop)
+        self.console.line(
+            f"done: best Acc@1 {self.best_top1:.3f}; results are in {self.folder.path}"
+        )
         return 0
 
     def _rate(self, step: int) -> float:
@@ -176,7 +190,7 @@ class Trainer:
         done = self.step - 1
         rate = self._rate(done)
         self.console.tick(
-            f"Epoch {done // self.steps_per_epoch} Step {done}, LR {rate:.4f}, {self.meters}"
+            f"Epoch {done // self.steps_per_epoch + 1} Step {done}, LR {rate:.4f}, {self.meters}"
         )
         means = self.meters.means()
         self.console.advance(0, loss=f"{means['loss']:.3f}", top1=f"{means['top1']:.1f}")
@@ -191,11 +205,7 @@ class Trainer:
         kept = self.folder.checkpoints()
         if self.saved_step == error.step:  # the weights that gave this loss
             kept = kept[1:]
-        last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
-        return (
-            f"{error}, on {names[0]} and {len(names) - 1} more images; {last}; lower the learning "
-            "rate, or look at the data"
-        )
+        return f"{error}, on {names[0]} and {len(names) - 1} more images; {_way_out(kept)}"
 
     def _end_epoch(self) -> None:
         """Test, write the checkpoint and the curves."""
@@ -289,36 +299,16 @@ class Trainer:
             UsageError: when it is of a run with another recipe, seed or data set.
             WeightsError: when none is whole.
         """
-        sources = self.folder.resume_from
-        for number, path in enumerate(sources):
-            try:
-                progress, tensors = read_checkpoint(path)
-            except WeightsError as error:
-                if number == len(sources) - 1:
-                    raise
-                if rank() == 0:
-                    logger.warning("%s; going back to %s", error, sources[number + 1])
-                continue
-            self._check_identity(path, progress)
-            restore(path, tensors, self.model, self.train_step.optimizer, self.train_step.average)
-            break
+        path, progress, tensors = read_latest(self.folder.resume_from)
+        longer = require_same_recipe(path, progress, self._progress(), self.steps_per_epoch)
+        restore(path, tensors, self.model, self.train_step.optimizer, self.train_step.average)
         self.train_step.scaler.load(progress.loss_scaler)
         self.step, self.best_top1 = progress.step, progress.best_top1
         self.saved_step = self.step if self.folder.is_latest(path) else None
         self.console.rewind_metrics(self.step)
+        if longer:
+            self.console.line(longer)
         self.console.line(f"resumed from {path} at step {self.step} of {self.last_step}")
-
-    def _check_identity(self, path: object, progress: Progress) -> None:
-        try:
-            before = _identity(progress)
-        except (ValueError, TypeError, KeyError, ArithmeticError, UsageError):
-            raise WeightsError(f"{path}: cannot be resumed: its recipe is damaged") from None
-        for name, value in _identity(self._progress()).items():
-            if before[name] != value:
-                raise UsageError(
-                    f"--resume {path}: that run had another {name}; give the flags it was "
-                    "started with, or start a new run from it with --pretrained"
-                )
 
     def _save(self, best: bool = False) -> None:
         """Write a checkpoint, and the weights that did best if these are they."""
@@ -326,22 +316,30 @@ class Trainer:
         share_statistics(self.model, self.train_step.average)
         require_same_state(self.model, self.train_step.average)
         if rank() == 0:
+            tensors = self._collect_tensors()
             if best:
                 average = self.train_step.average
                 weights = self.model.state_dict() if average is None else average.state()
                 save_weights(self.folder.best, weights, self._progress())
             if self.saved_step is not None:
                 self.folder.make_room(self.saved_step)
-            save_checkpoint(
-                self.folder.checkpoint,
-                self.model,
-                self.train_step.optimizer,
-                self._progress(),
-                self.train_step.average,
-            )
+            save_checkpoint(self.folder.checkpoint, tensors, self._progress())
             self.folder.prune()
         self.saved_step = self.step
         barrier()
+
+    def _collect_tensors(self) -> Dict[str, np.ndarray]:
+        """What a checkpoint holds.
+
+        Raises:
+            TrainingError: when something in it is not finite.
+        """
+        step = self.train_step
+        try:
+            return collect_tensors(self.model, step.optimizer, step.average)
+        except TrainingError as error:
+            kept = self.folder.checkpoints()
+            raise TrainingError(f"{error} after {self.step} steps; {_way_out(kept)}") from None
 
     def _progress(self) -> Progress:
         return Progress(
@@ -387,15 +385,10 @@ class Trainer:
         )
 
 
-def _identity(progress: Progress) -> Dict[str, Any]:
-    """What cannot change in the course of a run. How many devices share an update's batch can."""
-    identity = progress.identity
-    recipe = Recipe.model_validate(progress.recipe)
-    devices = progress.total_batch // (recipe.batch_size * recipe.accumulate)
-    shared = dict(progress.recipe, batch_size=None, accumulate=None)
-    lr = float(f"{recipe.total_lr(devices):.6g}")
-    identity["recipe"] = dict(shared, optimizer=dict(shared["optimizer"], lr=lr, lr_per=None))
-    return identity
+def _way_out(kept: List[Path]) -> str:
+    """What is left when numbers are not finite: the checkpoints ``kept``, latest first."""
+    last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
+    return f"{last}; lower the learning rate, or look at the data"
 
 
 def _metrics(prefix: str, result: Result) -> Dict[str, float]:

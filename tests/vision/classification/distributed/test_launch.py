@@ -199,6 +199,18 @@ def test_ctrl_c_lets_the_ranks_finish_and_comes_to_each_once(start, tmp_path):
     assert [answer["came"] for answer in answers(tmp_path)] == [[signal.SIGINT]] * 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_warning_that_comes_twice_lets_the_ranks_finish_too(start, tmp_path, number):
+    process = start("obey", TWO, str(tmp_path), 0.5)
+    wait_for(tmp_path, 2, process)
+    os.kill(process.pid, number)
+    time.sleep(0.2)
+    os.kill(process.pid, number)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert [answer["came"] for answer in answers(tmp_path)] == [[number]] * 2
+
+
 def test_a_second_ctrl_c_ends_what_does_not_want_to_end(start, tmp_path):
     process = start("obey", TWO, str(tmp_path), 60)
     wait_for(tmp_path, 2, process)

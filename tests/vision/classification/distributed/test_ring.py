@@ -76,7 +76,7 @@ def test_an_array_that_is_not_contiguous():
 
 
 def close(ring):
-    for connection in (ring._following, ring._before):
+    for connection in ring._connections:
         connection.close()
 
 

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 
 from official.vision.classification.distributed import collectives
 from official.vision.classification.distributed.collectives import barrier, rank, world_size
+from official.vision.classification.distributed.supervisor import STOP_SIGNALS
 from official.vision.classification.engine.device import use_device
 from official.vision.classification.errors import DataError
 
@@ -99,7 +100,7 @@ def obey(folder, seconds):
     """Note a signal and return a little later, as a training run does."""
     use_device("cpu")
     came = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: came.append(number))
     barrier()
     tell(folder, pid=os.getpid())

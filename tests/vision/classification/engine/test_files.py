@@ -1,8 +1,8 @@
 import pytest
 
 from official.vision.classification.engine import files
-from official.vision.classification.engine.files import write_atomically
-from official.vision.classification.errors import UserError
+from official.vision.classification.engine.files import refuse_inside, write_atomically
+from official.vision.classification.errors import UsageError, UserError
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -17,3 +17,24 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, b"new" * 1000)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("inside", ["", "train", "train/a/new.json", "new/deep", "elsewhere/b"])
+def test_nothing_is_written_into_a_data_set(tmp_path, inside, monkeypatch):
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    (data / "train" / "a").mkdir(parents=True)
+    elsewhere.mkdir()
+    (data / "val").symlink_to(elsewhere)
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / inside if inside.startswith("elsewhere") else data / inside
+    for path in (target, target.relative_to(tmp_path), tmp_path / "data" / ".." / target):
+        with pytest.raises(UsageError, match="--save .*: lies in the data set"):
+            refuse_inside("--save", path, data)
+
+
+def test_beside_a_data_set_is_not_inside(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("data2", "output", "data-run/train"):
+        refuse_inside("--save", tmp_path / name, tmp_path / "data")
+    (tmp_path / "list.csv").write_text("")
+    refuse_inside("--save", tmp_path / "output", tmp_path / "list.csv")

@@ -240,3 +240,11 @@ def test_a_folder_for_a_report_that_cannot_be(config, tmp_path):
     for name, message in (("file", "is a file"), ("file/report", "cannot be made: Not a dir")):
         with pytest.raises(UsageError, match=f"--report {tmp_path / name}: {message}"):
             run_test(replace(config, data="nowhere", report=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("flag", ["json", "report"])
+def test_nothing_is_written_into_the_data(config, flag):
+    inside = Path(config.data) / "val" / "told"
+    with pytest.raises(UsageError, match=f"--{flag} .*told: lies in the data set"):
+        run_test(replace(config, **{flag: str(inside)}))
+    assert not inside.exists()

@@ -14,6 +14,7 @@ from official.vision.classification.resnet.cifar import CifarResNet
 from official.vision.classification.training import checkpoint
 from official.vision.classification.training.checkpoint import (
     Progress,
+    collect_tensors,
     read_checkpoint,
     restore,
     save_checkpoint,
@@ -62,7 +63,7 @@ def everything(network, optimizer):
 def saved(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     network, optimizer = trained()
-    save_checkpoint(path, network, optimizer, PROGRESS)
+    save_checkpoint(path, collect_tensors(network, optimizer), PROGRESS)
     return path, everything(network, optimizer)
 
 
@@ -134,7 +135,7 @@ def test_another_version_is_refused(saved, monkeypatch):
     newer = json.loads(PROGRESS.to_json())
     newer["version"] += 1
     monkeypatch.setattr(Progress, "to_json", lambda self: json.dumps(newer))
-    save_checkpoint(path, network, optimizer, PROGRESS)
+    save_checkpoint(path, collect_tensors(network, optimizer), PROGRESS)
     with pytest.raises(WeightsError, match="another version"):
         read_checkpoint(path)
 
@@ -145,7 +146,7 @@ def test_averaged_weights_come_back_bit_for_bit(tmp_path):
     average = ExponentialAverage(network, 0.9)
     expected = {name: value / 2 for name, value in average.state().items()}
     average.load(expected)
-    save_checkpoint(path, network, optimizer, PROGRESS, average)
+    save_checkpoint(path, collect_tensors(network, optimizer, average), PROGRESS)
     assert load_weights(path).tensors.keys() == network.state_dict().keys()  # not the averages
 
     other = ExponentialAverage(trained(seed=2)[0], 0.9)

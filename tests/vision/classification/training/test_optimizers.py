@@ -15,6 +15,7 @@ from official.vision.classification.resnet.cifar import CifarResNet
 from official.vision.classification.resnet.preact import PreActResNet
 from official.vision.classification.training.checkpoint import (
     Progress,
+    collect_tensors,
     read_checkpoint,
     restore,
     save_checkpoint,
@@ -186,7 +187,7 @@ def test_a_checkpoint_holds_all_that_the_next_step_needs(section, tmp_path):
     train(first, optimizer, 0, 3)
     path = tmp_path / "checkpoint.safetensors"
     progress = Progress("resnet8", ("a", "b", "c"), Preprocess(), {}, 0, 3, 4)
-    save_checkpoint(path, first, optimizer, progress)
+    save_checkpoint(path, collect_tensors(first, optimizer), progress)
 
     second = network(seed=1)
     optimizer = with_rate(second, section, lr=0.01)

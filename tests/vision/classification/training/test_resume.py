@@ -21,12 +21,15 @@ from safetensors.numpy import load_file, save_file
 
 from official.vision.classification.engine import console, files
 from official.vision.classification.engine.console import Console, read_metrics
-from official.vision.classification.errors import WeightsError
+from official.vision.classification.engine.recipe import load_recipe
+from official.vision.classification.errors import UsageError, UserError, WeightsError
 from official.vision.classification.readers import read_weights
 from official.vision.classification.resnet.pretrained import accepts_pretrained
 from official.vision.classification.training import checkpoint, trainer
 from official.vision.classification.training.checkpoint import read_checkpoint
 from official.vision.classification.training.run_folder import RunFolder
+from official.vision.classification.training.schedule import learning_rate
+from official.vision.classification.training.step import TrainingStep
 from official.vision.classification.training.trainer import Trainer, train
 from official.vision.classification.zoo.models import ARCHS
 from tests.scripts import ROOT, load_script
@@ -321,14 +324,39 @@ def test_a_checkpoint_that_is_missing_makes_no_run(small, config, folder):
     assert not list(folder.iterdir())
 
 
-def test_metrics_of_another_run_do_not_mix_in(finished, config, tmp_path):
+def test_a_run_does_not_mix_with_what_another_has_left(finished, config, tmp_path):
     """A run resumed from a file, in a folder where another never came to a checkpoint."""
     folder = tmp_path / "other" / "resnet20_cifar"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"event": "train", "step": 1}\n')
     source = str(finished / "checkpoint-9.safetensors")
+    with pytest.raises(UserError, match="metrics.jsonl: belongs to a run"):
+        train(replace(config, save=str(tmp_path / "other"), resume=source))
+    (folder / "metrics.jsonl").unlink()
     assert train(replace(config, save=str(tmp_path / "other"), resume=source)) == 0
     assert [row["step"] for row in read_metrics(folder)] == [11, 12, 12]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(small, config, folder):
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("Epoch 1 Step 0\n")
+    (folder / "metrics.jsonl").write_text('{"event": "train", "step": 1}\n')
+    assert train(replace(config, resume="auto")) == 0
+    steps = [row["step"] for row in read_metrics(folder)]
+    assert steps == sorted(steps) and steps.count(1) == 1
+    assert (folder / "log.txt").read_text().startswith("Epoch 1 Step 0\nkernels: ")
+
+
+SCALER = ("scale_factor", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+
+
+def rewrite(path, description=None, tensors=None):
+    """Change a checkpoint; the digest is no signature: whoever writes a file can make it right."""
+    file = read_weights(path)
+    tensors = {**file.tensors, **(tensors or {})}
+    description = json.dumps({**json.loads(file.metadata["resnet"]), **(description or {})})
+    metadata = {"resnet": description, "sha256": checkpoint._digest(tensors, description)}
+    save_file(tensors, str(path), metadata)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +365,27 @@ def test_metrics_of_another_run_do_not_mix_in(finished, config, tmp_path):
         {"step": -1},
         {"step": "12"},
         {"step": True},
+        {"step": 10**18},
+        {"step": 10**400},
+        {"step": 3.0},
+        {"best_top1": float("nan")},
+        {"best_top1": float("inf")},
+        {"best_top1": 101.0},
+        {"best_top1": -2.0},
+        {"best_top1": 50},
+        {"seed": -1},
+        {"seed": None},
+        {"total_batch": 0},
+        {"total_batch": 10**18},
+        {"arch": ["resnet18"]},
+        {"classes": []},
+        {"classes": ["a", "a"]},
+        {"classes": ["a", 1]},
+        {"recipe": []},
+        {"precision": {"scale_factor": 1.0}},
+        {"precision": {"other": 1.0}},
+        {"precision": dict.fromkeys(SCALER, float("nan"))},
+        {"precision": dict.fromkeys(SCALER, -1)},
         {"best_top1": None},
         {"preprocess": {"order": "GBR"}},
         {"preprocess": []},
@@ -346,14 +395,116 @@ def test_metrics_of_another_run_do_not_mix_in(finished, config, tmp_path):
     ids=str,
 )
 def test_a_description_that_makes_no_sense(finished, change):
-    """The digest is no signature: whoever writes a file can make it right."""
     path = finished / "checkpoint.safetensors"
-    file = read_weights(path)
-    description = json.dumps({**json.loads(file.metadata["resnet"]), **change})
-    metadata = {"resnet": description, "sha256": checkpoint._digest(file.tensors, description)}
-    save_file(file.tensors, str(path), metadata)
+    rewrite(path, change)
     with pytest.raises(WeightsError, match="checkpoint.safetensors: cannot be resumed: "):
         read_checkpoint(path)
+
+
+def test_a_description_that_was_not_changed_is_read(finished):
+    path = finished / "checkpoint.safetensors"
+    rewrite(path)
+    assert read_checkpoint(path)[0].step == 12
+
+
+def spoilt(values, number):
+    values = values.copy()
+    values.reshape(-1)[-1] = number
+    return values
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.fc.weight", lambda v: spoilt(v, np.nan), "model.fc.weight is not finite"),
+        ("model.bn1.running_var", lambda v: spoilt(v, -1), "model.bn1.running_var is negative"),
+        (
+            "optimizer.fc.bias.momentum_buffer",
+            lambda v: spoilt(v, np.inf),
+            "optimizer.fc.bias.momentum_buffer is not finite",
+        ),
+        ("model.fc.bias", lambda v: v.astype(np.int32), "its tensors are not those of this run"),
+        ("model.fc.bias", lambda v: v.astype(np.float64), "damaged"),
+        ("optimizer.fc.bias.momentum_buffer", lambda v: v.astype(np.int32), "not those of this"),
+        ("model.fc.bias", lambda v: v[:-1], "its tensors are not those of this run"),
+        ("model.more", lambda v: np.zeros(3, np.float32), "its tensors are not those of this run"),
+    ],
+)
+def test_tensors_that_make_no_sense(finished, config, name, change, message):
+    path = finished / "checkpoint.safetensors"
+    rewrite(path, tensors={name: change(load_file(str(path)).get(name))})
+    alone = str(shutil.copy(path, finished.parent / "alone.safetensors"))
+    with pytest.raises(WeightsError, match=f"alone.safetensors: .*{message}"):
+        train(replace(config, save=config.save + "-2", resume=alone))
+
+
+def test_a_checkpoint_that_is_not_finite_gives_way_to_the_one_before_it(
+    finished, config, monkeypatch, caplog
+):
+    path = finished / "checkpoint.safetensors"
+    name = "optimizer.fc.bias.momentum_buffer"
+    rewrite(path, tensors={name: spoilt(load_file(str(path))[name], np.nan)})
+    assert resumed_at(monkeypatch, config) == 9
+    assert f"{name} is not finite; going back to " in caplog.text
+
+
+def test_a_step_beyond_the_end_of_its_run(finished, config):
+    path = finished / "checkpoint.safetensors"
+    rewrite(path, {"step": 13})
+    with pytest.raises(WeightsError, match="step 13 of a run that ends at 12"):
+        train(replace(config, save=config.save + "-2", resume=str(path)))
+
+
+def longer(config, epochs, **changes):
+    return replace(config, resume="auto", recipe=config.recipe.with_epochs(epochs), **changes)
+
+
+def test_a_run_that_has_ended_can_be_made_longer(finished, config, capsys):
+    """With the momentum it had, at the rates of the longer run's last epochs."""
+    before = read_checkpoint(finished / "checkpoint.safetensors")[1]
+    rows = read_metrics(finished)
+    seen = []
+    step = TrainingStep.__call__
+
+    def watched(self, batch, number, rate):
+        if not seen:
+            seen.extend(
+                (name, value.numpy().copy())
+                for name, value in checkpoint._optimizer_state(self.model, self.optimizer)
+            )
+        seen.append((number, rate))
+        return step(self, batch, number, rate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingStep, "__call__", watched)
+        assert train(longer(config, 6)) == 0
+    momentum = {f"optimizer.{name}": v for name, v in seen if isinstance(v, np.ndarray)}
+    assert momentum and all(np.array_equal(before[name], v) for name, v in momentum.items())
+    recipe = config.recipe.with_epochs(6)
+    expected = [
+        (number, learning_rate(number, 3, 6, recipe.total_lr(1), recipe.schedule))
+        for number in range(12, 18)
+    ]
+    assert [pair for pair in seen if isinstance(pair[0], int)] == expected
+    out = capsys.readouterr().out
+    assert "made longer: 6 epochs instead of 4, with the optimizer's state" in out
+    assert read_metrics(finished)[: len(rows)] == rows
+    assert steps_of(finished)[0] == 18
+    assert load_recipe(str(finished / "recipe.yaml")).epochs == 6
+    with pytest.raises(UsageError, match="epochs is 6 there and 4 here"):
+        train(replace(config, resume="auto"))
+    assert train(longer(config, 6)) == 0  # to nothing
+
+
+def test_a_run_that_has_not_ended_cannot_be_made_longer(finished, config):
+    (finished / "checkpoint.safetensors").unlink()
+    with pytest.raises(UsageError, match="epochs is 4 there and 6 here.*let it come to its end"):
+        train(longer(config, 6))
+
+
+def test_a_run_that_is_made_longer_changes_in_nothing_else(finished, config):
+    with pytest.raises(UsageError, match="seed is 0 there and 1 here; give the flags"):
+        train(longer(config, 6, seed=1))
 
 
 if __name__ == "__main__":

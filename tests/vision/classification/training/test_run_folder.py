@@ -1,8 +1,14 @@
+import fcntl
+import subprocess
+import sys
+
 import pytest
 
 from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.errors import UserError
+from official.vision.classification.training import run_folder
 from official.vision.classification.training.run_folder import RunFolder
+from tests.scripts import ROOT
 
 
 def make(tmp_path, *files, resume=None, keep=2):
@@ -114,13 +120,97 @@ def test_a_link_to_a_checkpoint_is_that_checkpoint(tmp_path):
     assert not run.is_latest(run.path / older(9))
 
 
-def test_what_never_got_to_a_checkpoint_is_cleared_away(tmp_path):
-    keep = ("notes.txt", "best.safetensors")
-    leftovers = ("metrics.jsonl", "log.txt", "recipe.yaml.part")
-    for resume in (None, "auto", str(tmp_path / "elsewhere")):
-        run = make(tmp_path, *leftovers, *keep, resume=resume)
-        run.prepare()
-        assert sorted(names(run.path.iterdir())) == sorted(keep)
+TRACES = [
+    *("best.safetensors", "metrics.jsonl", "log.txt", "recipe.yaml", "curves.png"),
+    *("checkpoint.pkl", "checkpoint_12.pkl", "model_best.pkl", "log-resnet18.txt"),
+]
+
+
+@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("resume", [None, "elsewhere.safetensors", "auto"])
+def test_whatever_a_run_has_left_is_not_overwritten(tmp_path, trace, resume):
+    """Of this project, or of MegEngine/Models."""
+    run = make(tmp_path, trace, "notes.txt", resume=resume)
+    if resume == "auto" and trace in ("metrics.jsonl", "log.txt", "recipe.yaml"):
+        run.prepare()  # ended before its first checkpoint: goes on, from the beginning
+    else:
+        with pytest.raises(UserError) as caught:
+            run.prepare()
+        assert str(caught.value).startswith(f"{run.path / trace}: belongs to a run ")
+        assert "--save" in str(caught.value)
+    assert {path.name: path.read_text() for path in run.path.iterdir()} == {
+        name: name for name in (trace, "notes.txt")
+    }
+
+
+def test_what_others_keep_in_the_folder_stays_and_halves_of_files_go(tmp_path):
+    run = make(tmp_path, "notes.txt", "photo.png", "recipe.yaml.part", f"{LATEST}.part")
+    run.prepare()
+    assert sorted(names(run.path.iterdir())) == ["notes.txt", "photo.png"]
+
+
+def test_one_run_at_a_time(tmp_path):
+    first, second = make(tmp_path), make(tmp_path, resume="auto")
+    with first.locked():
+        for _ in range(2):
+            expected = "resnet18: another run is at work here .* --save"
+            with pytest.raises(UserError, match=expected), second.locked():
+                pytest.fail("two at once")
+        with RunFolder(str(tmp_path / "save"), "resnet50", None).locked():
+            pass  # another folder
+    assert names(first.path.iterdir()) == []
+    with second.locked():
+        assert len(names(first.path.iterdir())) == 1
+
+
+HOLD = """
+import sys, time
+from official.vision.classification.training.run_folder import RunFolder
+with RunFolder(sys.argv[1], "resnet18", None).locked():
+    print("locked", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "save")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "locked\n"
+        run = make(tmp_path)
+        with pytest.raises(UserError, match="another run is at work here"), run.locked():
+            pytest.fail("two at once")
+        process.kill()
+    with run.locked():
+        pass
+    assert names(run.path.iterdir()) == []
+
+
+def test_a_lock_whose_file_has_gone_keeps_nobody_out_and_lets_nobody_in(tmp_path, monkeypatch):
+    """Whoever opens the file just before it is removed has locked nothing."""
+    first, second, third = make(tmp_path), make(tmp_path), make(tmp_path)
+    flock, opened = fcntl.flock, []
+
+    def late(descriptor, how):
+        if not opened:  # the second has opened the file when the first ends
+            opened.append(descriptor)
+            holding.__exit__(None, None, None)
+        flock(descriptor, how)
+
+    holding = first.locked()
+    holding.__enter__()
+    monkeypatch.setattr(run_folder.fcntl, "flock", late)
+    refused = pytest.raises(UserError, match="another run is at work here")
+    with second.locked(), refused, third.locked():
+        pytest.fail("two at once")
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    run, other = make(tmp_path), tmp_path / "other"
+    (run.path / ".lock").symlink_to(other)
+    with pytest.raises(UserError, match=".lock: cannot be made: "), run.locked():
+        pytest.fail("it is not locked")
+    assert not other.exists()
 
 
 def test_a_folder_is_made(tmp_path):

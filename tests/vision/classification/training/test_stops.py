@@ -1,8 +1,16 @@
 """What ends a run before its time, what it says then, and what is left."""
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
 import shutil
 import signal
+import subprocess
+import sys
+import termios
+import time
 
 import megengine as mge
 import numpy as np
@@ -11,11 +19,12 @@ import pytest
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.sampler import epoch_order
 from official.vision.classification.engine import files
+from official.vision.classification.engine.console import read_metrics
 from official.vision.classification.training import trainer
 from official.vision.classification.training.checkpoint import read_checkpoint
 from official.vision.classification.training.step import TrainingStep
 from official.vision.classification.zoo import load_weights
-from tests.scripts import load_script
+from tests.scripts import ROOT, load_script
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -71,6 +80,44 @@ def break_weights(train_step):
         parameter._reset(parameter * np.float32("nan"))
 
 
+def blow_up_weights(train_step):
+    """Finite, but nothing that is computed from them is."""
+    for parameter in train_step.model.parameters():
+        parameter._reset(parameter * np.float32(0) + np.float32(3e38))
+
+
+def break_momentum(train_step):
+    """In a way that shows in no loss before the next update."""
+    state = train_step.optimizer._state[train_step.model.fc.bias]
+    state["momentum_buffer"]._reset(state["momentum_buffer"] * np.float32("nan"))
+
+
+@pytest.mark.parametrize("spoil", [break_weights, break_momentum])
+@pytest.mark.parametrize(("step", "last"), [(2, None), (5, "checkpoint.safetensors")])
+def test_what_is_not_finite_is_not_saved(start, after, folder, spoil, step, last):
+    after(step, lambda train_step: spoil(train_step) or os.kill(os.getpid(), signal.SIGTERM))
+    code, (line,), _ = start("--save-every", 100)
+    assert code == 1
+    name = "model.bn1.bias" if spoil is break_weights else "optimizer.fc.bias.momentum_buffer"
+    assert line.startswith(f"train.py: error: {name} is not finite after {step} steps; ")
+    left = f"the last good checkpoint is {folder / last}" if last else "there is no checkpoint yet"
+    assert f"; {left}; lower the learning rate" in line
+    assert [step_of(path) for path in folder.glob("checkpoint*")] == ([3] if last else [])
+
+
+def test_an_average_that_is_not_finite_is_not_saved(start, after, folder):
+    def spoil(train_step):
+        for value in train_step.average._averages.values():
+            value._reset(value * np.float32("nan"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    after(2, spoil)
+    code, (line,), _ = start("--set", "ema.decay=0.9")
+    assert code == 1
+    assert line.startswith("train.py: error: average.") and " is not finite after 2 steps" in line
+    assert not list(folder.glob("*.safetensors"))
+
+
 def test_a_loss_that_is_not_finite(start, after, data, folder):
     """In the third of four epochs; it is looked at some steps later."""
     after(8, nan_results)
@@ -95,10 +142,10 @@ def test_a_loss_that_is_not_finite_before_there_is_a_checkpoint(start, after, fo
 
 def test_a_checkpoint_whose_weights_gave_that_loss_is_not_called_good(start, after, folder):
     """The loss of an update is that of the weights before it; it is looked at before they go."""
-    after(4, break_weights)
+    after(4, blow_up_weights)
     code, (line,), _ = start("--save-every", 1, "--keep", 3)
     assert code == 1
-    assert line.startswith("train.py: error: the loss is nan at step 4, on ")
+    assert re.match("train.py: error: the loss is (nan|inf) at step 4, on ", line)
     good = folder / "checkpoint-3.safetensors"
     assert f"the last good checkpoint is {good};" in line
     assert all(np.isfinite(value).all() for value in load_weights(good).tensors.values())
@@ -202,7 +249,13 @@ def test_an_image_that_spoils_in_the_middle(
 
 @pytest.mark.parametrize(
     ("number", "name", "exit_code"),
-    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)],
+    [
+        (signal.SIGTERM, "SIGTERM", 143),
+        (signal.SIGINT, "SIGINT", 130),
+        (signal.SIGHUP, "SIGHUP", 129),
+        (signal.SIGUSR1, "SIGUSR1", 138),
+        (signal.SIGUSR2, "SIGUSR2", 140),
+    ],
 )
 @pytest.mark.parametrize("step", [4, 6, 12])
 def test_a_signal_saves_and_says_how_to_go_on(start, after, folder, number, name, exit_code, step):
@@ -249,4 +302,74 @@ def test_a_run_that_stops_goes_on_with_the_same_flags(start, after):
     code, err, out = start("--resume", "auto", "--print-freq", 1, "--workers", 2)
     assert (code, err) == (0, [])
     assert out[0].endswith("checkpoint.safetensors at step 5 of 12")
-    assert out[1].startswith("kernels: ") and out[2].startswith("Epoch 1 Step 5, ")
+    assert out[1].startswith("kernels: ") and out[3].startswith("Epoch 2 Step 5, ")
+
+
+@pytest.mark.parametrize("inside", ["train", "train/green", "val/new", "new"])
+def test_a_run_inside_its_data_is_refused_before_anything_is_made(start, data, inside):
+    before = sorted(data.rglob("*"))
+    for more in ([], ["--dry-run"], ["--ngpus", 2]):
+        code, (line,), _ = start("--save", data / inside, *more)
+        assert code == 2
+        assert line.startswith(f"train.py: error: --save {data / inside}: lies in the data set")
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_second_run_is_refused_while_the_first_one_is_at_work(start, after, folder):
+    """Also one that would go on from its checkpoint."""
+    told = []
+
+    def try_again(train_step):
+        if not told:
+            told.append(None)
+            told.extend(start(*more) for more in ([], ["--resume", "auto"]))
+
+    after(4, try_again)
+    assert start()[0] == 0
+    for code, (line,), _ in told[1:]:
+        assert code == 1
+        assert line.startswith(f"train.py: error: {folder}: another run is at work here")
+    assert step_of(folder / "checkpoint.safetensors") == 12
+    steps = [row["step"] for row in read_metrics(folder)]
+    assert steps == sorted(steps)
+
+
+def test_two_processes_of_one_run_share_its_lock_and_are_quiet(data, tiny_recipe, tmp_path):
+    """MegEngine warns of ResNet-18's classifier when its gradients are shared."""
+    folder = tmp_path / "two" / "resnet18"
+    flags = ["--data", data, "-c", tiny_recipe, "--arch", "resnet18", "--device", "cpu"]
+    flags += ["--save", folder.parent, "--ngpus", 2, "--epochs", 1, "-b", 4]
+    command = [sys.executable, "train.py", *map(str, flags)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].endswith(f"; results are in {folder}")
+    assert not list(folder.glob(".*"))
+
+
+def test_a_run_whose_terminal_is_lost_is_saved(data, tiny_recipe, folder):
+    """The kernel sends SIGHUP, and every line to the terminal fails from then on."""
+    flags = ["--data", data, "-c", tiny_recipe, "--arch", "resnet20_cifar", "--device", "cpu"]
+    flags += ["--save", folder.parent, "--epochs", 500]
+    terminal, other_end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *map(str, flags)],
+        cwd=ROOT,
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(other_end)
+    os.set_blocking(terminal, False)
+    with process:
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                os.read(terminal, 1 << 16)
+            time.sleep(0.05)
+        os.close(terminal)
+        assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    step = step_of(folder / "checkpoint.safetensors")
+    last = (folder / "log.txt").read_text().splitlines()[-1]
+    assert last.startswith(f"SIGHUP: saved step {step} of 1500 to ")

@@ -13,7 +13,7 @@ import pytest
 from official.vision.classification.engine.console import read_metrics
 from official.vision.classification.engine.recipe import load_recipe, override
 from official.vision.classification.errors import TrainingError, UsageError, UserError
-from official.vision.classification.training import trainer
+from official.vision.classification.training import resume, trainer
 from official.vision.classification.training.checkpoint import read_checkpoint
 from official.vision.classification.training.curves import draw_curves
 from official.vision.classification.training.step import TrainingStep
@@ -36,9 +36,14 @@ def test_a_run_learns_and_leaves_what_it_promises(config, folder, capsys, curves
     assert train(replace(config, recipe=config.recipe.with_epochs(6))) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("kernels: ")
-    assert lines[1].startswith("Epoch 0 Step 0, LR 0.0000, Loss ")
+    assert lines[1] == f"results go to {folder}"
+    assert lines[2].startswith("Epoch 1 Step 0, LR 0.0000, Loss ")
     assert lines[-1] == (folder / "log.txt").read_text().splitlines()[-1]
-    assert lines[-1].startswith("Epoch 6 Test Acc@1 ")
+    assert lines[-2].startswith("Epoch 6 Test Acc@1 ")
+    assert lines[-1].startswith("done: best Acc@1 ")
+    assert lines[-1].endswith(f"; results are in {folder}")
+    numbers = [line.split()[1] for line in lines if line.startswith("Epoch ")]
+    assert numbers == sorted(numbers) and set(numbers) == set("123456")
 
     rows = read_metrics(folder)
     epochs = [row for row in rows if row["event"] == "epoch"]
@@ -179,18 +184,27 @@ def test_resuming_elsewhere_does_not_overwrite_the_run_that_is_there(config, fol
     assert train(replace(config, save=shorter, resume=str(folder / "checkpoint.safetensors"))) == 0
 
 
+def change(key, value):
+    return lambda config: {"recipe": override(config.recipe, {key: value})}
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda c: {"seed": 9}, "seed"),
-        (lambda c: {"recipe": override(c.recipe, {"optimizer.lr": 0.5})}, "recipe"),
-        (lambda c: {"recipe": override(c.recipe, {"batch_size": 4})}, "recipe|total_batch"),
+        (lambda c: {"seed": 9}, "seed is 0 there and 9 here; give the flags"),
+        (change("optimizer.lr", 0.5), "one: optimizer.lr is 0.05 there and 0.5 here; give the"),
+        (change("batch_size", 4), r"images per update \(.*\) is 8 there and 4 here"),
+        (change("loss.label_smoothing", 0.1), "one: loss.label_smoothing is 0.0 there and 0.1"),
+        (change("ema.decay", 0.9), "ema is none there and none here|ema.decay is none there and"),
+        (change("preprocess.order", "RGB"), "preprocess.order is BGR there and RGB here"),
+        (change("epochs", 3), "one: epochs is 4 there and 3 here"),
+        (lambda c: {"recipe": c.recipe.with_epochs(2)}, "epochs is 4 there and 2 here"),
     ],
 )
 def test_resuming_another_run_is_refused(config, folder, change, name):
     train(config)
     files = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UsageError, match=f"another ({name})"):
+    with pytest.raises(UsageError, match=name):
         train(replace(config, resume="auto", **change(config)))
     assert {path: path.read_bytes() for path in folder.iterdir()} == files
 
@@ -331,12 +345,12 @@ def test_averaged_weights_are_tested_saved_and_drawn(config, folder):
 
 def test_a_checkpoint_with_a_senseless_recipe_is_named(config, folder, monkeypatch):
     train(config)
-    sound = trainer.read_checkpoint
+    sound = resume.read_checkpoint
 
     def damaged(path):
         progress, tensors = sound(path)
         return replace(progress, recipe={"epochs": "many"}), tensors
 
-    monkeypatch.setattr(trainer, "read_checkpoint", damaged)
+    monkeypatch.setattr(resume, "read_checkpoint", damaged)
     with pytest.raises(UserError, match="checkpoint.safetensors: cannot be resumed"):
         train(replace(config, resume="auto"))

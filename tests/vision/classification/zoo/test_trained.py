@@ -9,7 +9,11 @@ from safetensors.numpy import save_file
 from official.vision.classification.errors import UsageError, WeightsError
 from official.vision.classification.preprocess import PRESETS, Preprocess
 from official.vision.classification.resnet.cifar import resnet20_cifar
-from official.vision.classification.training.checkpoint import Progress, save_checkpoint
+from official.vision.classification.training.checkpoint import (
+    Progress,
+    collect_tensors,
+    save_checkpoint,
+)
 from official.vision.classification.zoo import rows as rows
 from official.vision.classification.zoo import trained
 from official.vision.classification.zoo.classes import class_names, dataset_classes
@@ -25,7 +29,7 @@ def checkpoint(tmp_path):
     network = resnet20_cifar(num_classes=3)
     optimizer = mge.optimizer.SGD(network.parameters(), lr=0.1)
     progress = Progress("resnet20_cifar", ("blue", "green", "red"), SMALL, {}, 0, 1, 8)
-    save_checkpoint(path, network, optimizer, progress)
+    save_checkpoint(path, collect_tensors(network, optimizer), progress)
     return path
 
 
