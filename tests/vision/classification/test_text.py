@@ -1,6 +1,6 @@
 import pytest
 
-from official.vision.classification.text import printable
+from official.vision.classification.text import no_formula, printable, seven_digits
 
 
 @pytest.mark.parametrize("text", ["", "tabby cat", "三花猫", "a\\b", "Déjà vu"])
@@ -20,3 +20,27 @@ def test_what_can_be_read_stays(text):
 )
 def test_what_steers_a_terminal_is_escaped(text, shown):
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize("first", list("=+-@\t\r\n"))
+def test_no_text_is_a_formula(first):
+    assert no_formula(f"{first}1") == f"'{first}1"
+
+
+@pytest.mark.parametrize("text", ["", "a=1", "'quoted", "./-x", "7"])
+def test_other_text_stays(text):
+    assert no_formula(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1 / 3, 0.3333333),
+        (1.0, 1.0),
+        (0.1 + 0.2, 0.3),
+        (1e-30 / 3, 3.333333e-31),
+        (12345678.9, 12345680.0),
+    ],
+)
+def test_seven_digits(value, expected):
+    assert seven_digits(value) == expected
