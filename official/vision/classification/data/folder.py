@@ -10,7 +10,10 @@ from ..errors import DataError
 from . import cifar_archive, csv_list, cub
 from .dataset import ImageDataset
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    *(".bmp", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
+    ".webp",
+)
 SPLITS = {"train": ("train",), "val": ("val", "test")}  # names tried for each split
 
 _FOLDER_KINDS = (cifar_archive, cub, csv_list)
