@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import sys
@@ -12,6 +13,12 @@ from tqdm import tqdm
 
 from .files import write_atomically
 from .tensorboard import EventWriter
+
+
+def escape_unencodable() -> None:
+    """Let stdout write letters that its encoding lacks as escapes, as stderr does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors != "backslashreplace":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class Console:
@@ -29,6 +36,7 @@ class Console:
     def __init__(
         self, speak: bool = True, folder: Optional[Path] = None, tensorboard: bool = False
     ):
+        escape_unencodable()
         self.speak = speak
         self.folder = folder if speak else None
         self._events = (
