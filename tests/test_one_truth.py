@@ -14,7 +14,8 @@ import yaml
 from safetensors.numpy import save_file
 
 from official.vision.classification.data.folder import load_split
-from official.vision.classification.data.transforms import EvalTransform, TrainTransform, resize
+from official.vision.classification.data.augment import TrainTransform
+from official.vision.classification.data.transforms import EvalTransform, resize
 from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.preprocess import PRESETS
 from official.vision.classification.zoo import get_model, load_weights
@@ -330,7 +331,7 @@ def test_large_images_are_trained_on_at_the_size_they_are_tested_at(name, crop):
     preprocess = recipe.preprocess.override({"resize": recipe.preprocess.resize or 32})
     image = np.random.default_rng(0).integers(0, 256, (160, 240, 3), np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 9)
-    transform = TrainTransform.from_sections(augment, preprocess, recipe.train_size)
+    transform = TrainTransform(recipe.train_size, augment, preprocess)
     whole = resize(image, preprocess)  # what testing takes the centre of
     seen = transform(image, np.random.default_rng(1))
     places = [
