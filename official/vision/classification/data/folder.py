@@ -9,8 +9,8 @@ import numpy as np
 from ..errors import DataError
 from . import cifar_archive, csv_list, cub
 from .dataset import ImageDataset
+from .image import EXTENSIONS
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = {"train": ("train",), "val": ("val", "test")}  # names tried for each split
 
 _FOLDER_KINDS = (cifar_archive, cub, csv_list)

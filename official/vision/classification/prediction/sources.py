@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, NoReturn, Sequence
 
-from ..data.folder import EXTENSIONS
+from ..data.image import EXTENSIONS
 from ..errors import DataError
 
 
