@@ -13,8 +13,8 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.augment import TrainTransform
+from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.transforms import EvalTransform, resize
 from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.preprocess import PRESETS

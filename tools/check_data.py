@@ -13,7 +13,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -55,11 +55,12 @@ class _Bar:
         self.done = done
 
 
-def table(counts: Dict[str, Dict[str, int]], unreadable: Dict[str, List[str]]) -> List[str]:
+def table(report: Report) -> List[str]:
     """Lines on the splits, and on their classes where these are few."""
     rows: List[Tuple[object, ...]] = [
-        ("split", "images", "classes", "fewest", "most", "unreadable")
+        ("split", "images", "classes", "fewest", "most", "unreadable", "damaged")
     ]
+    counts = report.counts
     for split, by_class in counts.items():
         filled = [count for count in by_class.values() if count]
         rows.append(
@@ -69,7 +70,8 @@ def table(counts: Dict[str, Dict[str, int]], unreadable: Dict[str, List[str]]) -
                 len(filled),
                 min(filled),
                 max(filled),
-                len(unreadable[split]),
+                len(report.unreadable[split]),
+                report.damaged[split],
             )
         )
     lines = aligned(rows)
@@ -98,16 +100,26 @@ def aligned(rows: Sequence[Sequence[object]]) -> List[str]:
 def messages(report: Report) -> List[str]:
     """What is wrong, and what may be."""
     unreadable = [reason for reasons in report.unreadable.values() for reason in reasons]
+    remarks = [remark for found in report.remarks.values() for remark in found]
     lines = []
     for kind, found in (
         ("problem", report.problems),
         ("problem", unreadable),
         ("warning", report.warnings),
+        ("warning", remarks),
     ):
         lines += [f"{kind}: {printable(text)}" for text in found[:SHOWN]]
         if len(found) > SHOWN:
             lines.append(f"{kind}: … and {len(found) - SHOWN} more; --json FILE has all")
     return lines
+
+
+def verdict(report: Report) -> str:
+    """In a word."""
+    damaged = sum(report.damaged.values())
+    if report.is_sound:
+        return f"usable, but {damaged} images are damaged" if damaged else "sound"
+    return "not usable as it is"
 
 
 def start(args: argparse.Namespace) -> int:
@@ -120,9 +132,9 @@ def start(args: argparse.Namespace) -> int:
         report = check_data(args.data, splits, args.workers, bar)
     finally:
         bar.console.stop_bar()
-    lines = table(report.counts, report.unreadable) if report.counts else []
+    lines = table(report) if report.counts else []
     lines += messages(report)
-    lines.append(f"{printable(args.data)}: {'sound' if report.is_sound else 'not usable as it is'}")
+    lines.append(f"{printable(args.data)}: {verdict(report)}")
     for line in lines:
         bar.console.line(line)
     if args.json:

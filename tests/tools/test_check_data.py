@@ -36,9 +36,9 @@ def test_a_sound_data_set(images, script):
     done = script("tools/check_data.py", "--data", images, "-j", 2)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "split  images  classes  fewest  most  unreadable",
-        "train       6        2       3     3           0",
-        "val         4        2       2     2           0",
+        "split  images  classes  fewest  most  unreadable  damaged",
+        "train       6        2       3     3           0        0",
+        "val         4        2       2     2           0        0",
         "",
         "class  train  val",
         "cat        3    2",
@@ -53,10 +53,11 @@ def test_a_damaged_data_set(images, capsys, tmp_path):
     out = tmp_path / "report.json"
     assert tool.main(["-d", str(images), "--json", str(out)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["train", "6", "2", "3", "3", "1"]
+    assert lines[1].split() == ["train", "6", "2", "3", "3", "1", "0"]
     copies = (f"{images}/train/dog/2.png", f"{images}/val/dog/0.png")
     assert lines[-3:] == [
-        f"problem: {images}/train/cat/1.png: not an image that OpenCV can read",
+        f"problem: {images}/train/cat/1.png: not an image of a format that is read (JPEG, PNG, WebP, BMP, TIFF, PNM, "
+        "GIF); fetch the file again",
         "warning: 1 of 4 val images are in train too, such as {1}, which is {0}".format(*copies),
         f"{images}: not usable as it is",
     ]
@@ -66,10 +67,24 @@ def test_a_damaged_data_set(images, capsys, tmp_path):
         "sound": False,
         "counts": {"train": {"cat": 3, "dog": 3}, "val": {"cat": 2, "dog": 2}},
         "unreadable": {"train": [lines[-3][len("problem: ") :]], "val": []},
+        "remarks": {"train": [], "val": []},
+        "damaged": {"train": 0, "val": 0},
         "problems": [],
         "warnings": [lines[-2][len("warning: ") :]],
         "copies": [list(copies)],
     }
+
+
+def test_damaged_images_are_counted(images, capsys):
+    pytest.importorskip("simplejpeg")
+    data = cv2.imencode(".jpg", np.random.default_rng(1).integers(0, 256, (99, 99, 3), np.uint8))[1]
+    data[len(data) // 2 :][:300] = 0
+    (images / "val" / "dog" / "0.jpg").write_bytes(data.tobytes())
+    assert tool.main(["--data", str(images)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["val", "5", "2", "2", "3", "0", "1"]
+    assert lines[-2].startswith(f"warning: {images}/val/dog/0.jpg: a damaged JPEG image (")
+    assert lines[-1] == f"{images}: usable, but 1 images are damaged"
 
 
 def test_one_split(images, capsys):

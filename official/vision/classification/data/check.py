@@ -9,7 +9,9 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import ImageDataset, some
+from .decoding.pixels import DAMAGED
 from .folder import load_split, passed_over
+from .image import remarks
 from .parallel import map_groups
 
 _CHUNK = 32  # images that a thread takes at a time
@@ -24,6 +26,9 @@ class Report:
     Args:
         counts: images by split and class.
         unreadable: what is wrong with images, by split; each begins with the image's path.
+        remarks: what was assumed of images that can be read, or is wrong with them, by split;
+            likewise.
+        damaged: how many of these are damaged, by split.
         problems: what else would stop a training run or a test.
         warnings: what may be intended.
         copies: paths of equal images in two splits.
@@ -31,6 +36,8 @@ class Report:
 
     counts: Dict[str, Dict[str, int]] = field(default_factory=dict)
     unreadable: Dict[str, List[str]] = field(default_factory=dict)
+    remarks: Dict[str, List[str]] = field(default_factory=dict)
+    damaged: Dict[str, int] = field(default_factory=dict)
     problems: List[str] = field(default_factory=list)
     warnings: List[str] = field(default_factory=list)
     copies: List[Tuple[str, str]] = field(default_factory=list)
@@ -95,6 +102,7 @@ def _read_all(
     """Note what cannot be read; return a digest of each image's content, or nothing for those."""
     total = len(folder)
     unreadable = report.unreadable.setdefault(split, [])
+    noted = report.remarks.setdefault(split, [])
     digests: List[bytes] = []
     chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
     examined = map_groups(
@@ -105,21 +113,22 @@ def _read_all(
     )
     with closing(examined):  # an interrupt does not wait for every image
         for chunk, (found,) in zip(chunks, examined):
-            digests += [digest for digest, _ in found]
-            unreadable += [reason for _, reason in found if reason]
+            digests += [digest for digest, _, _ in found]
+            unreadable += [reason for _, reason, _ in found if reason]
+            noted += [remark for _, _, texts in found for remark in texts]
             progress(split, chunk.stop, total)
+    report.damaged[split] = sum(f": {DAMAGED}" in remark for remark in noted)
     return digests
 
 
-def _examine(folder: ImageDataset, index: int) -> Tuple[bytes, str]:
-    """A digest of the image's content, or why it cannot be read."""
+def _examine(folder: ImageDataset, index: int) -> Tuple[bytes, str, List[str]]:
+    """A digest of the image's content, or why it cannot be read; and what is remarked on it."""
     try:
-        folder.read(index)
-        return hashlib.blake2b(folder.content(index), digest_size=16).digest(), ""
+        with remarks() as found:
+            folder.read(index)
+        return hashlib.blake2b(folder.content(index), digest_size=16).digest(), "", found
     except DataError as error:
-        return b"", str(error)
-    except OSError as error:
-        return b"", f"{folder.paths[index]}: cannot be read: {error.strerror}"
+        return b"", str(error), []
 
 
 def _find_copies(

@@ -7,7 +7,7 @@ from typing import Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import DataError
-from .image import read_image
+from .image import read_bytes, read_image
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class ImageDataset:
         """What is stored of the image: equal bytes mean equal images.
 
         Raises:
-            OSError: when the file cannot be read.
+            DataError: naming the image, when it cannot be read.
         """
-        return Path(self.paths[index]).read_bytes()
+        return read_bytes(self.paths[index])
 
     def relabel(
         self, classes: Sequence[str], positions: Optional[Sequence[int]] = None

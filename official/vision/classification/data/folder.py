@@ -10,11 +10,8 @@ from ..errors import DataError
 from ..text import printable
 from . import cifar_archive, csv_list, cub
 from .dataset import ImageDataset, split_name
+from .image import EXTENSIONS
 
-EXTENSIONS = (
-    *(".bmp", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
-    ".webp",
-)
 # Names tried for each split.
 SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
 

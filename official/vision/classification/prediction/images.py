@@ -13,8 +13,7 @@ from typing import BinaryIO, Callable, Iterable, Iterator, List, NoReturn, Optio
 
 import numpy as np
 
-from ..data.folder import EXTENSIONS
-from ..data.image import decode_image, read_image
+from ..data.image import EXTENSIONS, decode_image, read_image
 from ..data.parallel import map_groups
 from ..data.transforms import Box, EvalTransform, to_network_layout
 from ..errors import DataError

@@ -8,6 +8,7 @@ import pytest
 from official.vision.classification.data import check
 from official.vision.classification.data.check import check_data
 from official.vision.classification.data.folder import load_split
+from official.vision.classification.errors import DataError
 from tests.vision.classification.data.cifar_files import batch, cifar10_files, unpack
 
 pytestmark = pytest.mark.timeout(60)
@@ -63,7 +64,7 @@ def damaged(images):
         "train/a/39.png": (whole[:-9], "the image is cut short"),
         "train/b/07.png": (b"<html></html>", "not an image"),
         "val/c/00.png": (None, "no such image"),
-        "train/c/new.jpg": (b"GIF89a" + bytes(50), "not an image"),
+        "train/c/new.jpg": (b"GIF89a" + bytes(50), "the image is damaged or cut short"),
     }
     for name, (data, _) in broken.items():
         if data is None:
@@ -87,16 +88,37 @@ def test_every_damaged_file_is_named_with_its_reason(images, workers):
     assert report.counts["train"] == {"a": 40, "b": 20, "c": 8}
 
 
+def damaged_jpeg():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    data = cv2.imencode(".jpg", cv2.GaussianBlur(noise, (0, 0), 2))[1].tobytes()
+    middle = len(data) // 2
+    return data[:middle] + bytes(400) + data[middle + 400 :]
+
+
+def test_damaged_images_are_named_and_counted(images):
+    pytest.importorskip("simplejpeg")
+    for name in ("train/a/new.jpg", "train/b/new.jpg", "val/c/new.jpg"):
+        (images / name).write_bytes(damaged_jpeg() + name.encode())
+    cv2.imwrite(str(images / "val/a/deep.png"), np.full((5, 5), 4000, np.uint16))
+    report = run(images)
+    assert report.damaged == {"train": 2, "val": 1} and report.is_sound
+    assert [text.split(":")[0] for text in report.remarks["train"]] == [
+        f"{images}/train/{name}/new.jpg" for name in "ab"
+    ]
+    deep, damaged = report.remarks["val"]
+    assert "taken as 12 bits" in deep and damaged.startswith(f"{images}/val/c/new.jpg: a damaged")
+
+
 def test_a_file_that_goes_away_while_it_is_read(images, monkeypatch):
     """Between decoding and hashing."""
     folder = load_split(images, "val")
 
     def gone(self, index):
-        raise FileNotFoundError(2, "No such file")
+        raise DataError(f"{self.paths[index]}: no such image")
 
     monkeypatch.setattr(type(folder), "content", gone)
     report = run(images, ("val",))
-    assert report.unreadable["val"][0] == f"{folder.paths[0]}: cannot be read: No such file"
+    assert report.unreadable["val"][0] == f"{folder.paths[0]}: no such image"
     assert len(report.unreadable["val"]) == 6 and not report.copies
 
 
@@ -219,7 +241,7 @@ def test_an_interrupt_does_not_wait_for_all_images(images, monkeypatch):
     def count(folder, index):
         seen.append(index)
         time.sleep(0.02)
-        return b"", "x"
+        return b"", "x", []
 
     def interrupt(split, done, total):
         raise KeyboardInterrupt

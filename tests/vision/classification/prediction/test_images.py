@@ -92,7 +92,7 @@ def test_no_image(photos, source):
     (photos / "empty").mkdir()
     with pytest.raises(DataError) as caught:
         find_images([source])
-    assert str(caught.value).startswith(f"{source}: no images; expected files ending in .bmp, ")
+    assert str(caught.value).startswith(f"{source}: no images; expected files ending in .avif, ")
 
 
 def test_linked_folders_are_entered_once(photos):

@@ -1,0 +1,1 @@
+"""From the bytes of an image file to pixels: what it is, how large it says it is, and decoding."""
