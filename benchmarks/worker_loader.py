@@ -27,12 +27,12 @@ from megengine.data.transform import (
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import worker  # noqa: E402
+from official.vision.classification.data.augment import TrainTransform  # noqa: E402
 from official.vision.classification.data.dataset import ImageDataset  # noqa: E402
 from official.vision.classification.data.folder import load_folder  # noqa: E402
 from official.vision.classification.data.loader import Loader  # noqa: E402
 from official.vision.classification.data.normalize import Normalize  # noqa: E402
 from official.vision.classification.data.sampler import eval_batches  # noqa: E402
-from official.vision.classification.data.transforms import TrainTransform  # noqa: E402
 from official.vision.classification.engine.device import cpu_threads, use_device  # noqa: E402
 from official.vision.classification.ops.accelerate import cpu_ops  # noqa: E402
 from official.vision.classification.preprocess import Preprocess  # noqa: E402

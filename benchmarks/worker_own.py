@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import worker  # noqa: E402
 from benchmarks.worker_megengine import onednn_version  # noqa: E402
+from official.vision.classification.data.augment import TrainTransform  # noqa: E402
 from official.vision.classification.data.folder import load_split  # noqa: E402
 from official.vision.classification.data.loader import Batch, Loader  # noqa: E402
 from official.vision.classification.data.normalize import Normalize  # noqa: E402
 from official.vision.classification.data.sampler import train_batches  # noqa: E402
-from official.vision.classification.data.transforms import TrainTransform  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
 from official.vision.classification.engine.recipe import load_recipe, override  # noqa: E402
 from official.vision.classification.engine.schema import Recipe  # noqa: E402
@@ -122,7 +122,7 @@ def training(args: argparse.Namespace, recipe: Recipe, facts: Dict[str, Any]) ->
 def loading(args: argparse.Namespace, recipe: Recipe, facts: Dict[str, Any]) -> Job:
     """Training images as train.py reads and augments them, others every time."""
     folder = load_split(args.data, "train")
-    transform = TrainTransform.from_sections(recipe.augment, recipe.preprocess, args.size)
+    transform = TrainTransform(args.size, recipe.augment, recipe.preprocess)
     facts["kernels"] = f"OpenCV, {args.workers} thread(s)"
     facts["versions"] = {"OpenCV": cv2.__version__}
     done = 0

@@ -5,11 +5,14 @@ which it trained the rows of "ResNet strikes back" (Wightman et al., arXiv:2110.
 """
 
 import math
-from dataclasses import dataclass
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, Literal, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
+from pydantic import Field, field_validator, model_validator
+from pydantic import PositiveFloat as Positive
+
+from ..section import Count, Section
 
 _levels = np.arange(256)  # what a byte can be
 
@@ -53,27 +56,35 @@ OPERATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class RandAugment:
-    """``(H, W, 3)`` uint8, BGR, to the same shape.
+class RandAugment(Section):
+    """``(H, W, 3)`` uint8, BGR, to the same shape; the section ``augment.rand_augment``."""
 
-    Args:
-        ops: operations per image, drawn with replacement.
-        magnitude, magnitude_std: of the normal distribution of an operation's strength, which is
-            kept between 0 and ``levels``.
-        probability: that an operation, once drawn, is carried out.
-        levels: the magnitude of full strength.
-        fill: BGR colour of what moves into the image, 0 to 255.
-        interpolation: of rotation, shear and translation: nearest, bilinear or bicubic.
-    """
+    ops: Count = Field(2, description="changes drawn for an image, with replacement")
+    magnitude: float = Field(7, ge=0, description="mean of their strength, at most `levels`")
+    magnitude_std: float = Field(0.5, ge=0, description="its standard deviation")
+    probability: float = Field(0.5, ge=0, le=1, description="of each change that was drawn")
+    levels: Positive = Field(10, description="the strength at which a change is at its most")
+    fill: Tuple[int, int, int] = Field(
+        (104, 116, 124),
+        description="B, G and R of pixels that come from outside the image",
+        json_schema_extra={"values": "three integers from 0 to 255"},
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(
+        "bicubic", description="of rotation, shear and translation"
+    )
 
-    ops: int = 2
-    magnitude: float = 7
-    magnitude_std: float = 0.5
-    probability: float = 0.5
-    levels: float = 10
-    fill: Tuple[float, float, float] = (104, 116, 124)
-    interpolation: str = "bicubic"
+    @field_validator("fill")
+    @classmethod
+    def _color(cls, fill: Tuple[int, int, int]) -> Tuple[int, int, int]:
+        if not all(0 <= value <= 255 for value in fill):
+            raise ValueError("input should be three integers from 0 to 255, for B, G and R")
+        return fill
+
+    @model_validator(mode="after")
+    def _within_its_levels(self) -> "RandAugment":
+        if self.magnitude > self.levels:
+            raise ValueError(f"magnitude {self.magnitude:g} is above levels {self.levels:g}")
+        return self
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for name, value in self.draw(rng):

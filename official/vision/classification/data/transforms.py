@@ -1,20 +1,13 @@
-"""From a decoded image to what the network is fed: ``(H, W, 3)`` uint8 in, the same out.
-
-Random transforms take their generator as an argument and draw from nothing else, so that a
-sample's augmentation depends on the sample alone.
-"""
+"""From a decoded image to what the network is fed: ``(H, W, 3)`` uint8 in, the same out."""
 
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple, Union
+from typing import Optional, Tuple, Union
 
 import cv2
 import numpy as np
 
 from ..errors import DataError
 from ..preprocess import Preprocess
-from .erasing import random_erasing
-from .rand_augment import RandAugment
-from .rectangle import draw_rectangle
 
 INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -44,7 +37,7 @@ def resize(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         raise DataError(
             f"an image of {old_width}x{old_height} pixels would grow to {width}x{height}"
         )
-    return _scaled(image, (width, height), preprocess.interpolation, preprocess.library)
+    return scaled(image, (width, height), preprocess.interpolation, preprocess.library)
 
 
 def _new_size(
@@ -82,27 +75,7 @@ def center_crop(image: np.ndarray, size: int, rounding: str = "down") -> np.ndar
     return image[top : top + size, left : left + size]
 
 
-def random_resized_crop(
-    image: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    area: Tuple[float, float] = (0.08, 1.0),
-    aspect: Tuple[float, float] = (3 / 4, 4 / 3),
-    interpolation: str = "bilinear",
-    library: str = "cv2",
-) -> np.ndarray:
-    """A random part of the image, scaled to ``size`` x ``size`` (Szegedy et al., arXiv:1409.4842).
-
-    Its area is a share of the image's, uniform in ``area``; its width over height is
-    log-uniform in ``aspect``. After ten misses it is the largest central part that fits. For
-    ``library``, "cv2" or "pillow", see Preprocess.
-    """
-    left, top, width, height = _random_box(image, rng, area, aspect)
-    part = image[top : top + height, left : left + width]
-    return _scaled(part, (size, size), interpolation, library)
-
-
-def _scaled(
+def scaled(
     image: np.ndarray, shape: Tuple[int, int], interpolation: str, library: str
 ) -> np.ndarray:
     """The image at ``shape``, width and height, as ``library`` computes it."""
@@ -112,136 +85,6 @@ def _scaled(
 
     image = np.ascontiguousarray(image)  # far slower if left to Pillow
     return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling[interpolation.upper()]))
-
-
-def _random_box(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    area: Tuple[float, float],
-    aspect: Tuple[float, float],
-) -> Tuple[int, int, int, int]:
-    full_height, full_width = image.shape[:2]
-    box = draw_rectangle((full_width, full_height), area, aspect, rng)
-    if box:
-        return box
-    ratio = min(max(full_width / full_height, aspect[0]), aspect[1])
-    width = min(full_width, int(round(full_height * ratio)))
-    height = min(full_height, int(round(full_width / ratio)))
-    return (full_width - width) // 2, (full_height - height) // 2, width, height
-
-
-def random_padded_crop(
-    image: np.ndarray, size: int, padding: int, rng: np.random.Generator
-) -> np.ndarray:
-    """A random ``size`` x ``size`` part of the image in a black border (He et al., section 4.2)."""
-    if padding:
-        image = cv2.copyMakeBorder(image, *[padding] * 4, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    height, width = image.shape[:2]
-    if height < size or width < size:
-        raise DataError(f"an image of {width}x{height} pixels is too small for a crop of {size}")
-    top = int(rng.integers(0, height - size + 1))
-    left = int(rng.integers(0, width - size + 1))
-    return image[top : top + size, left : left + size]
-
-
-def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirror left and right, half of the time."""
-    return cv2.flip(image, 1) if rng.random() < 0.5 else image
-
-
-def color_jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Change brightness, contrast and saturation, in random order, each by up to ``strength``.
-
-    Every change blends the image with black, with its mean grey, or with its grey version, by a
-    factor uniform in ``[1 - strength, 1 + strength]`` (Howard, arXiv:1312.5402). BGR images.
-    """
-    for change in rng.permutation(3):
-        factor = rng.uniform(max(0.0, 1.0 - strength), 1.0 + strength)
-        if change == 0:
-            other = np.float32(0)
-        elif change == 1:
-            other = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean(dtype=np.float32)
-        else:
-            other = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[:, :, None].astype(np.float32)
-        blended = image * np.float32(factor) + other * np.float32(1 - factor)
-        image = np.clip(blended, 0, 255).astype(np.uint8)
-    return image
-
-
-@dataclass(frozen=True)
-class TrainTransform:
-    """Random crop, flip, colour jitter, RandAugment and erasing, in this order.
-
-    ``(H, W, 3)`` uint8, BGR, to ``(size, size, 3)`` uint8, BGR.
-
-    Args:
-        size: edge of the square that comes out, in pixels.
-        area: share of the image a resized crop takes; None for a crop of whole pixels instead.
-        padding: black border in pixels for the crop of whole pixels.
-        jitter: strength of the colour jitter, 0 for none.
-        interpolation, library: of the resized crop; see Preprocess.
-        aspect: width over height of a resized crop.
-        preprocess: resizes the image before a crop of whole pixels; None to leave it as it is.
-        rand_augment: None for none.
-        erasing: probability of random erasing.
-    """
-
-    size: int
-    area: Optional[Tuple[float, float]] = (0.08, 1.0)
-    padding: int = 0
-    flip: bool = True
-    jitter: float = 0.0
-    interpolation: str = "bilinear"
-    library: str = "cv2"
-    aspect: Tuple[float, float] = (3 / 4, 4 / 3)
-    preprocess: Optional[Preprocess] = None
-    rand_augment: Optional[RandAugment] = None
-    erasing: float = 0.0
-
-    @classmethod
-    def from_sections(cls, augment: Any, preprocess: Preprocess, size: int) -> "TrainTransform":
-        """The transform that a recipe's sections describe.
-
-        Args:
-            augment: the section of that name: an object with its fields. Its crop is "resized";
-                or, of the image resized as for evaluation, "random" for any square of it and
-                "padded" for any square of it in a black border.
-            preprocess: of evaluation.
-            size: edge of a training image in pixels.
-        """
-        ops = augment.rand_augment
-        return cls(
-            size,
-            area=augment.area if augment.crop == "resized" else None,
-            padding=augment.padding if augment.crop == "padded" else 0,
-            flip=augment.flip,
-            jitter=augment.jitter,
-            interpolation=augment.interpolation,
-            library=augment.library,
-            aspect=augment.aspect,
-            preprocess=None if augment.crop == "resized" else preprocess,
-            rand_augment=None if ops is None else RandAugment(**dict(ops)),
-            erasing=augment.erasing,
-        )
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = self._crop(image, rng)
-        if self.flip:
-            image = random_flip(image, rng)
-        if self.jitter:
-            image = color_jitter(image, self.jitter, rng)
-        if self.rand_augment:
-            image = self.rand_augment(image, rng)
-        return random_erasing(image, self.erasing, rng) if self.erasing else image
-
-    def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if self.area:
-            return random_resized_crop(
-                image, self.size, rng, self.area, self.aspect, self.interpolation, self.library
-            )
-        if self.preprocess:
-            image = resize(image, self.preprocess)
-        return random_padded_crop(image, self.size, self.padding, rng)
 
 
 @dataclass(frozen=True)

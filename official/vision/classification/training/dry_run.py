@@ -12,11 +12,11 @@ import megengine
 import megengine.module as M
 import numpy as np
 
+from ..data.augment import TrainTransform
 from ..data.folder import ImageDataset, describe_splits, load_split
 from ..data.loader import Batch, Loader
 from ..data.mixing import apply_mix, draw_mix
 from ..data.sampler import steps_per_epoch, train_batches
-from ..data.transforms import TrainTransform
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import refuse_inside
@@ -80,7 +80,7 @@ def _first_batch(config: TrainConfig, folder: ImageDataset, ranks: int) -> Batch
     batches = train_batches(
         *(len(folder), size, config.seed, 0, 1, 0, ranks, recipe.augment.repeats)
     )
-    transform = TrainTransform.from_sections(recipe.augment, recipe.preprocess, recipe.train_size)
+    transform = TrainTransform(recipe.train_size, recipe.augment, recipe.preprocess)
     order = recipe.preprocess.order
     (batch,) = Loader(folder, transform, order, batches, config.seed, config.workers)
     return batch

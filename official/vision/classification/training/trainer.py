@@ -10,10 +10,11 @@ import megengine
 import megengine.module as M
 import numpy as np
 
+from ..data.augment import TrainTransform
 from ..data.folder import ImageDataset, describe_splits, load_split
 from ..data.loader import Loader, Transform
 from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_batches
-from ..data.transforms import EvalTransform, TrainTransform
+from ..data.transforms import EvalTransform
 from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
 from ..distributed.consistency import require_same_run, require_same_state, share_statistics
 from ..distributed.heartbeat import with_heartbeats
@@ -254,8 +255,8 @@ class Trainer:
         return result
 
     def _train_loader(self) -> Loader:
-        augment, preprocess = self.recipe.augment, self.recipe.preprocess
-        transform = TrainTransform.from_sections(augment, preprocess, self.recipe.train_size)
+        recipe = self.recipe
+        transform = TrainTransform(recipe.train_size, recipe.augment, recipe.preprocess)
         return self._loader(self.train_set, transform, self._batches(self.step))
 
     def _batches(self, first_step: int) -> Iterator[BatchIndices]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from official.vision.classification.data import cifar_archive
+from official.vision.classification.data.augment import Augment, TrainTransform
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.loader import Loader
 from official.vision.classification.data.sampler import eval_batches
-from official.vision.classification.data.transforms import EvalTransform, TrainTransform
+from official.vision.classification.data.transforms import EvalTransform
 from official.vision.classification.errors import DataError
 from official.vision.classification.preprocess import Preprocess
 from tests.vision.classification.data.cifar_files import (
@@ -131,7 +132,7 @@ def test_what_becomes_of_an_image_does_not_come_back(tmp_path):
     folder = load_split(written(tmp_path / "a", packed(TEN)), "val")
     before = folder.pixels.copy()
     folder.read(0)[:] = 7
-    transform = TrainTransform(32, None, 4, jitter=0.4, erasing=1.0)
+    transform = TrainTransform(32, Augment(crop="padded", jitter=0.4, erasing=1.0))
     list(Loader(folder, transform, "BGR", eval_batches(len(folder), 3, 0, 1)))
     np.testing.assert_array_equal(folder.pixels, before)
     assert folder.content(0) == before[0].tobytes()

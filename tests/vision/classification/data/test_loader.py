@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from official.vision.classification.data.augment import Augment, TrainTransform
 from official.vision.classification.data.folder import load_folder
 from official.vision.classification.data.loader import Loader
 from official.vision.classification.data.sampler import (
@@ -13,7 +14,7 @@ from official.vision.classification.data.sampler import (
     sample_generator,
     train_batches,
 )
-from official.vision.classification.data.transforms import EvalTransform, TrainTransform
+from official.vision.classification.data.transforms import EvalTransform
 from official.vision.classification.errors import DataError
 from official.vision.classification.preprocess import Preprocess
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.timeout(60)
 
 COUNT = 40
 WHOLE = EvalTransform(Preprocess(resize=None, crop=None))
-TRAIN = TrainTransform(16, jitter=0.4)
+TRAIN = TrainTransform(16, Augment(jitter=0.4))
 
 
 @pytest.fixture(autouse=True)

@@ -4,19 +4,22 @@ import cv2
 import numpy as np
 import pytest
 
-from official.vision.classification.data.erasing import random_erasing
-from official.vision.classification.data.rand_augment import RandAugment
-from official.vision.classification.data.sampler import sample_generator
-from official.vision.classification.data.transforms import (
+from official.vision.classification.data.augment import (
+    Augment,
     TrainTransform,
     color_jitter,
     random_flip,
+    random_padded_crop,
     random_resized_crop,
 )
-from official.vision.classification.engine.schema import Augment
+from official.vision.classification.data.erasing import random_erasing
+from official.vision.classification.data.rand_augment import RandAugment
+from official.vision.classification.data.sampler import sample_generator
+from official.vision.classification.data.transforms import resize
 from official.vision.classification.preprocess import Preprocess
 
 CUB = Preprocess(resize=[60, 50], crop=44)
+AS_IT_IS = Preprocess(resize=None, crop=None)
 
 
 def noise(height, width, seed=0):
@@ -78,7 +81,7 @@ def test_a_resized_crop_and_a_flip(key):
 @pytest.mark.parametrize("index", range(6))
 def test_a_padded_crop_a_flip_and_a_jitter(index):
     image = noise(32, 32)
-    transform = TrainTransform(32, area=None, padding=4, jitter=0.4)
+    transform = TrainTransform(32, Augment(crop="padded", padding=4, jitter=0.4), AS_IT_IS)
     found = transform(image, sample_generator(5, 2, index))
     rng = np.random.default_rng((5, 1, 2, index))
     top, left = rng.integers(0, 9), rng.integers(0, 9)
@@ -96,7 +99,8 @@ def test_pillow_scales_with_all_pixels(interpolation, area):
     """Against its definition in float64; its own arithmetic rounds after each direction."""
     image = noise(90, 120)
     kernel = KERNELS[interpolation]
-    transform = TrainTransform(40, area, flip=False, interpolation=interpolation, library="pillow")
+    augment = Augment(area=area, flip=False, interpolation=interpolation, library="pillow")
+    transform = TrainTransform(40, augment)
     for index in range(8):
         found = transform(image, sample_generator(0, 0, index))
         part = image[drawn_box(sample_generator(0, 0, index), 90, 120, area)].astype(float)
@@ -122,7 +126,7 @@ def test_libraries_cut_out_the_same_box():
 
 def test_aspect_is_obeyed():
     image = noise(100, 100)
-    transform = TrainTransform(24, (0.2, 0.3), flip=False, aspect=(1.9, 2.1))
+    transform = TrainTransform(24, Augment(area=(0.2, 0.3), flip=False, aspect=(1.9, 2.1)))
     for index in range(8):
         found = transform(image, sample_generator(0, 0, index))
         rows, columns = drawn_box(sample_generator(0, 0, index), 100, 100, (0.2, 0.3), (1.9, 2.1))
@@ -138,7 +142,7 @@ def test_a_random_crop_after_a_resize():
     """Every square of the resized image, and each as often."""
     image = noise(80, 100)
     resized = cv2.resize(image, (50, 60))
-    transform = TrainTransform(44, area=None, flip=False, preprocess=CUB)
+    transform = TrainTransform(44, Augment(crop="random", flip=False), CUB)
     places = {}
     for top in range(17):
         for left in range(7):
@@ -156,7 +160,7 @@ def test_steps_in_their_order():
     image = noise(60, 80)
     image.flags.writeable = False
     augment = RandAugment(ops=3, probability=0.9)
-    transform = TrainTransform(48, jitter=0.4, rand_augment=augment, erasing=0.7)
+    transform = TrainTransform(48, Augment(jitter=0.4, rand_augment=augment, erasing=0.7))
     for index in range(20):
         rng = sample_generator(1, 2, index)
         expected = random_flip(random_resized_crop(image, 48, rng), rng)
@@ -169,24 +173,32 @@ def test_steps_in_their_order():
 @pytest.mark.parametrize("size", [8, 33])
 def test_sizes(size):
     ops = RandAugment(ops=4, probability=1.0)
-    for transform in (
-        TrainTransform(size, library="pillow", rand_augment=ops, erasing=1.0),
-        TrainTransform(size, area=None, padding=9, rand_augment=ops, erasing=1.0),
-        TrainTransform(size, area=None, preprocess=CUB, rand_augment=ops, erasing=1.0),
-    ):
+    for crop in ({"library": "pillow"}, {"crop": "padded", "padding": 9}, {"crop": "random"}):
+        transform = TrainTransform(size, Augment(rand_augment=ops, erasing=1.0, **crop), CUB)
         for seed in range(20):
             found = transform(noise(40, 30), np.random.default_rng(seed))
             assert found.shape == (size, size, 3) and found.dtype == np.uint8
 
 
-# From a recipe's sections
+# Every key of a recipe's section
 
 
-def test_from_default_sections():
-    assert TrainTransform.from_sections(Augment(), Preprocess(), 224) == TrainTransform(224)
+def test_without_a_section():
+    assert TrainTransform(224) == TrainTransform(224, Augment(), Preprocess())
 
 
-def test_from_sections_with_everything():
+def test_every_key_counts():
+    """All of them other than their defaults, in the order of the section."""
+    image = noise(60, 80)
+    operations = {
+        "ops": 3,
+        "magnitude": 6,
+        "magnitude_std": 0.2,
+        "probability": 0.9,
+        "levels": 12,
+        "fill": (1, 2, 3),
+        "interpolation": "bilinear",
+    }
     section = Augment(
         crop="resized",
         area=(0.3, 0.9),
@@ -195,39 +207,36 @@ def test_from_sections_with_everything():
         jitter=0.3,
         interpolation="bicubic",
         library="pillow",
-        rand_augment={
-            "ops": 3,
-            "magnitude": 6,
-            "magnitude_std": 0.2,
-            "probability": 0.9,
-            "levels": 12,
-            "fill": (1, 2, 3),
-            "interpolation": "bilinear",
-        },
+        rand_augment=operations,
         erasing=0.25,
     )
-    assert TrainTransform.from_sections(section, Preprocess(), 160) == TrainTransform(
-        160,
-        area=(0.3, 0.9),
-        flip=False,
-        jitter=0.3,
-        interpolation="bicubic",
-        library="pillow",
-        aspect=(0.5, 2.0),
-        rand_augment=RandAugment(3, 6, 0.2, 0.9, 12, (1, 2, 3), "bilinear"),
-        erasing=0.25,
-    )
+    transform = TrainTransform(40, section)
+    erased = 0
+    for index in range(20):
+        rng = sample_generator(1, 2, index)
+        expected = random_resized_crop(image, 40, rng, (0.3, 0.9), (0.5, 2.0), "bicubic", "pillow")
+        expected = color_jitter(expected, 0.3, rng)
+        before = expected = RandAugment(**operations)(expected, rng)
+        expected = random_erasing(expected, 0.25, rng)
+        erased += before is not expected
+        found = transform(image, sample_generator(1, 2, index))
+        np.testing.assert_array_equal(found, expected)
+    assert 0 < erased < 12
 
 
-def test_the_recipes_rand_augment_is_this_ones_default():
-    section = Augment(rand_augment={})
-    found = TrainTransform.from_sections(section, Preprocess(), 224).rand_augment
-    assert found == RandAugment()
-
-
-def test_from_sections_with_other_crops():
-    padded = Augment(crop="padded", padding=3)
-    expected = TrainTransform(32, area=None, padding=3, preprocess=Preprocess())
-    assert TrainTransform.from_sections(padded, Preprocess(), 32) == expected
-    found = TrainTransform.from_sections(Augment(crop="random"), CUB, 44)
-    assert found == TrainTransform(44, area=None, preprocess=CUB)
+@pytest.mark.parametrize("padding", [0, 3])
+def test_other_crops(padding):
+    image = noise(60, 50)
+    for index in range(5):
+        rng = sample_generator(1, 2, index)
+        expected = random_flip(random_padded_crop(resize(image, CUB), 32, padding, rng), rng)
+        found = TrainTransform(32, Augment(crop="padded", padding=padding), CUB)(
+            image, sample_generator(1, 2, index)
+        )
+        np.testing.assert_array_equal(found, expected)
+        rng = sample_generator(1, 2, index)
+        expected = random_flip(random_padded_crop(resize(image, CUB), 44, 0, rng), rng)
+        found = TrainTransform(44, Augment(crop="random"), CUB)(
+            image, sample_generator(1, 2, index)
+        )
+        np.testing.assert_array_equal(found, expected)

@@ -5,14 +5,15 @@ import cv2
 import numpy as np
 import pytest
 
-from official.vision.classification.data.transforms import (
+from official.vision.classification.data.augment import (
+    Augment,
     TrainTransform,
     color_jitter,
     random_flip,
     random_padded_crop,
     random_resized_crop,
-    to_network_layout,
 )
+from official.vision.classification.data.transforms import to_network_layout
 from official.vision.classification.errors import DataError
 
 CV2 = {
@@ -277,13 +278,14 @@ def test_jitter_of_great_strength_stays_an_image():
 
 # What all have in common
 
+AS_IT_IS = Preprocess(resize=None, crop=None)
 RANDOM = {
     "resized crop": lambda image, rng: random_resized_crop(image, 24, rng),
     "padded crop": lambda image, rng: random_padded_crop(image, 24, 4, rng),
     "flip": random_flip,
     "jitter": lambda image, rng: color_jitter(image, 0.4, rng),
-    "training": TrainTransform(24, jitter=0.4),
-    "small training": TrainTransform(24, area=None, padding=4, jitter=0.4),
+    "training": TrainTransform(24, Augment(jitter=0.4)),
+    "small training": TrainTransform(24, Augment(crop="padded", padding=4, jitter=0.4), AS_IT_IS),
 }
 
 
@@ -304,7 +306,7 @@ def test_only_the_generator_decides(name):
 
 def test_training_puts_the_steps_together():
     image = coordinates(40, 50)
-    plain = TrainTransform(50, interpolation="nearest", area=(0.2, 0.5))
+    plain = TrainTransform(50, Augment(interpolation="nearest", area=(0.2, 0.5)))
     mirrored = 0
     for seed in range(40):
         found = plain(image, np.random.default_rng(seed))
@@ -316,12 +318,14 @@ def test_training_puts_the_steps_together():
     assert 8 < mirrored < 32
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        found = TrainTransform(44, area=None, padding=3, flip=False)(image, rng)
+        found = TrainTransform(44, Augment(crop="padded", padding=3, flip=False), AS_IT_IS)(
+            image, rng
+        )
         row, column = where(found[6:-6, 6:-6])
         assert (np.diff(row, axis=0) == 1).all() and (np.diff(column, axis=1) == 1).all()
     grey = np.full((40, 50, 3), 100, np.uint8)
     levels = {
-        int(TrainTransform(32, jitter=0.4)(grey, np.random.default_rng(seed)).max())
+        int(TrainTransform(32, Augment(jitter=0.4))(grey, np.random.default_rng(seed)).max())
         for seed in range(40)
     }
     assert min(levels) < 70 and max(levels) > 130
@@ -330,7 +334,7 @@ def test_training_puts_the_steps_together():
 @pytest.mark.parametrize("interpolation", CV2)
 def test_training_scales_as_told(interpolation):
     image, area = noise(40, 50), (0.2, 0.5)
-    transform = TrainTransform(24, area, flip=False, interpolation=interpolation)
+    transform = TrainTransform(24, Augment(area=area, flip=False, interpolation=interpolation))
     for seed in range(5):
         found = transform(image, np.random.default_rng(seed))
         rng = np.random.default_rng(seed)

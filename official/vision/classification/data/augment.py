@@ -1,0 +1,221 @@
+"""What is done to a training image: the keys of a recipe's section, and what they do.
+
+``(H, W, 3)`` uint8, BGR, in and out. Random transforms take their generator as an argument and draw
+from nothing else, so that a sample's augmentation depends on the sample alone.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Optional, Tuple
+
+import cv2
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from ..errors import DataError
+from ..preprocess import Preprocess
+from ..section import Count, Interpolation, Library, Section, Share
+from .erasing import random_erasing
+from .rand_augment import RandAugment
+from .rectangle import draw_rectangle
+from .transforms import resize, scaled
+
+
+class Augment(Section):
+    """What is done to a training image, in the order of the keys, and then to a batch of them.
+
+    A key that draws is off by default, and another augmentation is another key; what it does is a
+    function below, which ``TrainTransform`` calls in its turn.
+    """
+
+    _kind = "crop"
+    _of_kind = {
+        "area": ("resized",),
+        "aspect": ("resized",),
+        "interpolation": ("resized",),
+        "library": ("resized",),
+        "padding": ("padded",),
+    }
+
+    crop: Literal["resized", "padded", "random"] = Field(
+        "resized",
+        description="`resized`: a random part, scaled (Szegedy et al., arXiv:1409.4842); "
+        "`random`: a random square of the image that was resized as `preprocess` says; `padded`: "
+        "of the same in a black border (He et al., arXiv:1512.03385, section 4.2). The square's "
+        "edge is that of `preprocess`",
+    )
+    area: Share = Field(
+        (0.08, 1.0),
+        description="share of the image that is kept",
+        json_schema_extra={"values": "two rising numbers above 0, up to 1"},
+    )
+    aspect: Share = Field(
+        (3 / 4, 4 / 3),
+        description="width over height of what is kept",
+        json_schema_extra={"values": "two rising numbers above 0"},
+    )
+    interpolation: Interpolation = Field("bilinear", description="how it is scaled")
+    library: Library = Field("cv2", description="whose scaling, which differs; see `preprocess`")
+    padding: int = Field(4, ge=0, le=10**4, description="width of the border in pixels")
+    flip: bool = Field(True, description="mirror an image, at even odds")
+    jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="brightness, contrast and saturation change by up to this share",
+    )
+    rand_augment: Optional[RandAugment] = Field(
+        None,
+        description="RandAugment (Cubuk et al., arXiv:1909.13719) as timm has it; `{}` turns it on",
+    )
+    erasing: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability that a random rectangle becomes noise (Zhong et al., "
+        "arXiv:1708.04896)",
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="alpha of mixup's Beta distribution, 0 for none (Zhang et al., "
+        "arXiv:1710.09412)",
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        description="the same of CutMix (Yun et al., arXiv:1905.04899); with both, each batch gets "
+        "one of them at equal odds",
+    )
+    repeats: Count = Field(
+        1, description="crops of an image in one batch (Berman et al., arXiv:1902.05509)"
+    )
+
+    @field_validator("area")
+    @classmethod
+    def _shares(cls, area: Share) -> Share:
+        if not 0 < area[0] <= area[1] <= 1:
+            raise ValueError("area must be two rising numbers above 0 and up to 1")
+        return area
+
+    @field_validator("aspect")
+    @classmethod
+    def _ratios(cls, aspect: Share) -> Share:
+        if not 0 < aspect[0] <= aspect[1]:
+            raise ValueError("aspect must be two rising numbers above 0")
+        return aspect
+
+    @model_validator(mode="after")
+    def _library_can(self) -> "Augment":
+        if (self.library, self.interpolation) == ("pillow", "area"):
+            raise ValueError("area is an interpolation of cv2, not of pillow")
+        return self
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """A section at work: ``(H, W, 3)`` uint8, BGR, to ``(size, size, 3)`` uint8, BGR.
+
+    Args:
+        size: edge of the square that comes out, in pixels.
+        preprocess: of evaluation, which resizes the image before all crops but the resized one.
+    """
+
+    size: int
+    augment: Augment = Augment()
+    preprocess: Preprocess = Preprocess()
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        augment = self.augment
+        image = self._crop(image, rng)
+        if augment.flip:
+            image = random_flip(image, rng)
+        if augment.jitter:
+            image = color_jitter(image, augment.jitter, rng)
+        if augment.rand_augment:
+            image = augment.rand_augment(image, rng)
+        if augment.erasing:
+            image = random_erasing(image, augment.erasing, rng)
+        return image
+
+    def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        how = self.augment
+        if how.crop == "resized":
+            return random_resized_crop(
+                image, self.size, rng, how.area, how.aspect, how.interpolation, how.library
+            )
+        padding = how.padding if how.crop == "padded" else 0
+        return random_padded_crop(resize(image, self.preprocess), self.size, padding, rng)
+
+
+def random_resized_crop(
+    image: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    area: Tuple[float, float] = (0.08, 1.0),
+    aspect: Tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = "bilinear",
+    library: str = "cv2",
+) -> np.ndarray:
+    """A random part of the image, scaled to ``size`` x ``size`` (Szegedy et al., arXiv:1409.4842).
+
+    Its area is a share of the image's, uniform in ``area``; its width over height is
+    log-uniform in ``aspect``. After ten misses it is the largest central part that fits. For
+    ``library``, "cv2" or "pillow", see Preprocess.
+    """
+    left, top, width, height = _random_box(image, rng, area, aspect)
+    part = image[top : top + height, left : left + width]
+    return scaled(part, (size, size), interpolation, library)
+
+
+def _random_box(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    area: Tuple[float, float],
+    aspect: Tuple[float, float],
+) -> Tuple[int, int, int, int]:
+    full_height, full_width = image.shape[:2]
+    box = draw_rectangle((full_width, full_height), area, aspect, rng)
+    if box:
+        return box
+    ratio = min(max(full_width / full_height, aspect[0]), aspect[1])
+    width = min(full_width, int(round(full_height * ratio)))
+    height = min(full_height, int(round(full_width / ratio)))
+    return (full_width - width) // 2, (full_height - height) // 2, width, height
+
+
+def random_padded_crop(
+    image: np.ndarray, size: int, padding: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A random ``size`` x ``size`` part of the image in a black border (He et al., section 4.2)."""
+    if padding:
+        image = cv2.copyMakeBorder(image, *[padding] * 4, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    height, width = image.shape[:2]
+    if height < size or width < size:
+        raise DataError(f"an image of {width}x{height} pixels is too small for a crop of {size}")
+    top = int(rng.integers(0, height - size + 1))
+    left = int(rng.integers(0, width - size + 1))
+    return image[top : top + size, left : left + size]
+
+
+def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mirror left and right, half of the time."""
+    return cv2.flip(image, 1) if rng.random() < 0.5 else image
+
+
+def color_jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Change brightness, contrast and saturation, in random order, each by up to ``strength``.
+
+    Every change blends the image with black, with its mean grey, or with its grey version, by a
+    factor uniform in ``[1 - strength, 1 + strength]`` (Howard, arXiv:1312.5402). BGR images.
+    """
+    for change in rng.permutation(3):
+        factor = rng.uniform(max(0.0, 1.0 - strength), 1.0 + strength)
+        if change == 0:
+            other = np.float32(0)
+        elif change == 1:
+            other = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean(dtype=np.float32)
+        else:
+            other = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[:, :, None].astype(np.float32)
+        blended = image * np.float32(factor) + other * np.float32(1 - factor)
+        image = np.clip(blended, 0, 255).astype(np.uint8)
+    return image
