@@ -15,6 +15,7 @@ from official.vision.classification.errors import UsageError
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.readers import _READERS
 from official.vision.classification.readers.torch_pickle import STATE_DICT_ENTRIES
+from official.vision.classification.section import sections
 from official.vision.classification.zoo import ROWS
 from tests import documents
 from tests.documents import ROOT
@@ -34,7 +35,7 @@ def column_headed(document, *heads):
 
 def defaults(section, prefix=""):
     """Dotted key -> default, as YAML has it; of sections, only of those that may be off."""
-    inner = recipes._sections(section)
+    inner = sections(section)
     for name, field in section.model_fields.items():
         if name in inner:
             yield from defaults(inner[name], f"{prefix}{name}.")
@@ -49,12 +50,12 @@ def test_every_key_of_a_recipe_is_there_with_its_default():
     expected["amp"] = False
     for name, value in Preprocess().to_dict().items():
         expected[f"preprocess.{name}"] = list(value) if isinstance(value, tuple) else value
-    rows = column_headed(RECIPES, "key", "default", "meaning")
-    shown = {key.strip("`"): yaml.safe_load(default.strip("`")) for key, default, _ in rows}
+    rows = column_headed(RECIPES, "key", "values", "default", "meaning")
+    shown = {key.strip("`"): yaml.safe_load(default.strip("`")) for key, _, default, _ in rows}
     assert len(shown) == len(rows), "a key is there twice"
     assert shown == expected
-    sections = set(recipes._sections(Recipe)) | {"preprocess"}
-    assert set(recipes._dotted_keys(Recipe)) == set(shown) | sections
+    inner = set(sections(Recipe)) | {"preprocess"}
+    assert set(recipes._dotted_keys(Recipe)) == set(shown) | inner
 
 
 @pytest.mark.parametrize(("change", "message"), column_headed(RECIPES, "`--set`", "message"))

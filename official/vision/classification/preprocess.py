@@ -1,6 +1,6 @@
 """How an image must be prepared for a set of weights. Travels with the weights."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, Dict, Optional, Tuple, Union
@@ -33,34 +33,51 @@ def _three_numbers(name: str, values: Any) -> Tuple[float, float, float]:
     return numbers
 
 
+def _key(default: Any, description: str, values: Optional[str] = None) -> Any:
+    """A field, and what docs/recipes.md says of it."""
+    return field(default=default, metadata={"description": description, "values": values})
+
+
 @dataclass(frozen=True)
 class Preprocess:
-    """Decode, resize, cut the centre, order the channels, normalise.
+    """Decode (to BGR), resize, cut the centre, order the channels, normalise."""
 
-    Args:
-        order: channel order the network wants; files are decoded as BGR.
-        mean, std: per channel in that order, on the 0 to 255 scale; None for 0 and for 1.
-        resize: length of the short edge in pixels; or (height, width), whatever that does to the
-            proportions; None to leave the image as it is.
-        crop: edge of the central square in pixels, None for the whole image.
-        interpolation: nearest, bilinear, bicubic or area.
-        library: whose resizing. When an image shrinks, Pillow averages all pixels that it covers
-            and OpenCV's bilinear and bicubic look at the nearest ones only, which costs networks
-            that were trained with the other some tenths of a per cent.
-        rounding: how the long edge and the crop's corner become whole pixels. "down" cuts the
-            edge off and takes the corner to the nearest pixel, halves to even, as MegEngine,
-            MMPreTrain and torchvision do; "nearest" keeps the proportions best, and takes the
-            corner down. The two differ by one pixel at most.
-    """
-
-    order: str = "BGR"
-    mean: Tuple[float, float, float] = (103.530, 116.280, 123.675)
-    std: Tuple[float, float, float] = (57.375, 57.120, 58.395)
-    resize: Union[None, int, Tuple[int, int]] = 256
-    crop: Optional[int] = 224
-    interpolation: str = "bilinear"
-    library: str = "cv2"
-    rounding: str = "down"
+    order: str = _key("BGR", "channel order that the network wants")
+    mean: Tuple[float, float, float] = _key(
+        (103.530, 116.280, 123.675),
+        "subtracted, by channel in that order, on the scale from 0 to 255; `null` for 0",
+        "three numbers or `null`",
+    )
+    std: Tuple[float, float, float] = _key(
+        (57.375, 57.120, 58.395),
+        "divided by, likewise; `null` for 1",
+        "three numbers above 0 or `null`",
+    )
+    resize: Union[None, int, Tuple[int, int]] = _key(
+        256,
+        "short edge in pixels; or height and width, whatever that does to the proportions; `null` "
+        "leaves the image as it is",
+        "an integer above 0, two of them or `null`",
+    )
+    crop: Optional[int] = _key(
+        224,
+        "edge in pixels of the central square, and of a training image; `null` for the whole image",
+        "an integer above 0 or `null`",
+    )
+    interpolation: str = _key("bilinear", "how it is resized")
+    library: str = _key(
+        "cv2",
+        "whose resizing: when an image shrinks, Pillow averages all pixels that it covers, and "
+        "OpenCV's `bilinear` and `bicubic` look at the nearest ones only, which costs networks "
+        "that were trained with the other some tenths of a per cent",
+    )
+    rounding: str = _key(
+        "down",
+        "how the long edge and the crop's corner become whole pixels: `down` cuts the edge off and "
+        "takes the corner to the nearest pixel, halves to even, as MegEngine, MMPreTrain and "
+        "torchvision do; `nearest` keeps the proportions best, and takes the corner down; at most "
+        "one pixel apart",
+    )
 
     def __post_init__(self):
         for name, words in WORDS.items():
@@ -121,7 +138,7 @@ class Preprocess:
         """Build from a mapping; a key that is not a field is refused."""
         if not isinstance(values, dict):
             raise UsageError(f"preprocess: expected keys and values, got {_BRIEF.repr(values)}")
-        known = [field.name for field in fields(cls)]
+        known = [each.name for each in fields(cls)]
         for key in values:
             if key not in known:
                 raise UsageError(

@@ -1,6 +1,6 @@
 """What all sections of a recipe have in common: keys with values, and what is refused."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, Literal, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Literal, Optional, Tuple, Type, get_args
 
 from pydantic import (
     BaseModel,
@@ -62,3 +62,13 @@ class Section(BaseModel):
     def _write_only_its_own(self, write: Any) -> Dict[str, Any]:
         foreign = self.foreign(getattr(self, self._kind)) if self._of_kind else ()
         return {key: value for key, value in write(self).items() if key not in foreign}
+
+
+def sections(section: Type[Section]) -> Dict[str, Type[Section]]:
+    """The keys that hold sections, those that may be off included."""
+    found = {}
+    for name, field in section.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                found[name] = kind
+    return found

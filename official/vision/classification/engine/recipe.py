@@ -3,7 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 from reprlib import Repr
-from typing import Any, Dict, List, Tuple, Type, get_args
+from typing import Any, Dict, List, Tuple, Type
 
 import yaml
 from pydantic import ValidationError
@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from ..errors import UsageError
 from ..preprocess import Preprocess
 from ..readers.yaml_file import read_yaml, read_yaml_file
+from ..section import Section, sections
 from ..text import nearest, unknown
-from .schema import Recipe, Section
+from .schema import Recipe
 
 FOLDER = Path(__file__).resolve().parents[3] / "recipes"
 
@@ -125,7 +126,7 @@ def override(recipe: Recipe, changes: Dict[str, Any]) -> Recipe:
             preprocess[key.split(".")[1]] = value
         else:
             _put(values, key, value)
-    for name, section in _sections(Recipe).items():
+    for name, section in sections(Recipe).items():
         if name not in changes and f"{name}.{section._kind}" in changes:
             for key in section.foreign(values[name][section._kind]):
                 if f"{name}.{key}" not in changes:
@@ -185,20 +186,10 @@ def _did_you_mean(key: str) -> str:
     return f"unknown key {_BRIEF.repr(key)}; docs/recipes.md has all"
 
 
-def _sections(section: Type[Section]) -> Dict[str, Type[Section]]:
-    """The keys that hold sections, those that may be off included."""
-    found = {}
-    for name, field in section.model_fields.items():
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, Section):
-                found[name] = kind
-    return found
-
-
 def _dotted_keys(section: Type[Section]) -> List[str]:
     """Every key of a section and of those within it."""
     keys = list(section.model_fields)
-    for name, inner in _sections(section).items():
+    for name, inner in sections(section).items():
         keys += [f"{name}.{key}" for key in _dotted_keys(inner)]
     if section is Recipe:
         keys += [f"preprocess.{field.name}" for field in fields(Preprocess)]

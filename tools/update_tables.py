@@ -1,22 +1,30 @@
-"""Write the tables of README.md and README.zh.md anew from the networks and the rows in official/.
+"""Write the tables of documents anew from what official/ has.
 
-    python tools/update_readme.py
+Networks and published rows in README.md and README.zh.md; the keys of a recipe in docs/recipes.md.
+
+    python tools/update_tables.py
 
 A test fails when they differ.
 """
 
+import argparse
+import json
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Sequence, Type
 
 ROOT = Path(__file__).resolve().parents[1]
+RECIPES = "docs/recipes.md"
 sys.path.insert(0, str(ROOT))
 
 from official.vision.classification.engine.device import use_device  # noqa: E402
+from official.vision.classification.engine.schema import Recipe  # noqa: E402
+from official.vision.classification.preprocess import WORDS, Preprocess  # noqa: E402
 from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
+from official.vision.classification.section import Section, sections  # noqa: E402
 from official.vision.classification.zoo import ARCHS, ROWS, Row  # noqa: E402
 from official.vision.classification.zoo.models import image_size  # noqa: E402
 
@@ -133,21 +141,133 @@ def with_tables(readme: str, language: Language) -> str:
         KeyError: for a row's note that the language has no translation of.
     """
     for name, table in TABLES.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        text = start + "\n".join(table(language)) + "\n" + end
-        readme, count = re.subn(f"{start}.*{end}", lambda _, t=text: t, readme, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"the marks of the table {name} are not there once")
+        readme = between_marks(readme, name, table(language))
     return readme
 
 
-def main() -> int:
-    """Rewrite both; return the exit code."""
+def between_marks(document: str, name: str, lines: Iterable[str]) -> str:
+    """A document with ``lines`` between the marks of that name.
+
+    Raises:
+        ValueError: when the marks are not there once.
+    """
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    text = start + "\n".join(lines) + "\n" + end
+    document, count = re.subn(f"{start}.*{end}", lambda _: text, document, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"the marks of the table {name} are not there once")
+    return document
+
+
+def with_keys(document: str) -> str:
+    """docs/recipes.md with its tables of keys.
+
+    Raises:
+        ValueError: when a table's marks are not there once.
+    """
+    inner = sections(Recipe)
+    alone = [name for name in Recipe.model_fields if name not in (*inner, "preprocess")]
+    document = between_marks(document, "keys", key_table(keys(Recipe, only=alone)))
+    for name in inner:
+        rows = key_table(keys(Recipe, only=[name]))
+        document = between_marks(document, f"keys of {name}", rows)
+    return between_marks(document, "keys of preprocess", key_table(preprocess_keys()))
+
+
+def key_table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The rows: key, values, default, meaning."""
+    yield "| key | values | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def keys(
+    section: Type[Section], prefix: str = "", only: Sequence[str] = ()
+) -> Iterator[Sequence[str]]:
+    """Every key of a section and of those within it; of these themselves, if they may be off."""
+    schema = section.model_json_schema()
+    inner = sections(section)
+    for name, key in schema["properties"].items():
+        if only and name not in only:
+            continue
+        if name not in inner or "description" in key:
+            kinds = " and ".join(f"`{kind}`" for kind in section._of_kind.get(name, ()))
+            meaning = f"of {kinds}: {key['description']}" if kinds else key["description"]
+            yield f"`{prefix}{name}`", allowed(key), _default(section, name), meaning
+        if name in inner:
+            yield from keys(inner[name], f"{prefix}{name}.")
+
+
+def preprocess_keys() -> Iterator[Sequence[str]]:
+    """The keys of ``preprocess``, which is no section: it also travels with weights."""
+    for each in fields(Preprocess):
+        name, how = each.name, each.metadata
+        values = how["values"] or _listed(f"`{word}`" for word in WORDS[name])
+        yield f"`preprocess.{name}`", values, f"`{_yaml(each.default)}`", how["description"]
+
+
+def allowed(key: Dict[str, Any]) -> str:
+    """The values that a key's JSON schema allows, in words."""
+    if "values" in key:
+        return key["values"]
+    if "anyOf" in key:
+        return _listed(map(allowed, key["anyOf"]))
+    if "enum" in key or "const" in key:
+        return _listed(f"`{word}`" for word in key.get("enum", [key.get("const")]))
+    if "$ref" in key:
+        return "keys"
+    if key["type"] in ("integer", "number"):
+        return _range(key)
+    return {"null": "`null`", "boolean": "`true` or `false`"}[key["type"]]
+
+
+def _range(key: Dict[str, Any]) -> str:
+    limits = [
+        f"{word} {key[name]:g}"
+        for name, word in (
+            ("minimum", "from"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "to"),
+            ("exclusiveMaximum", "below"),
+        )
+        if name in key and key[name] != 10**9  # which only keeps nonsense out
+    ]
+    to = " to " if "minimum" in key else ", up to "
+    limit = ", ".join(limits).replace(", to ", to)
+    return f"{'an integer' if key['type'] == 'integer' else 'a number'} {limit}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _default(section: Type[Section], name: str) -> str:
+    key = section.model_fields[name]
+    off = isinstance(key.default, Section)  # of the sections that have a line, amp alone
+    return "required" if key.is_required() else f"`{_yaml(False if off else key.default)}`"
+
+
+def _yaml(value: Any) -> str:
+    """As one writes it in a recipe: 1.0e-08 is 1.0e-8, and 0.0 is 0."""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}" if value == int(value) else re.sub(r"^(\d)e-0?", r"\1.0e-", repr(value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Rewrite all; return the exit code."""
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args(argv)
     use_device("cpu")
     for name, language in LANGUAGES.items():
         path = ROOT / name
         text = with_tables(path.read_text(encoding="utf-8"), language)
         path.write_text(text, encoding="utf-8")
+    path = ROOT / RECIPES
+    path.write_text(with_keys(path.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
