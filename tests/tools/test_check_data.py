@@ -56,8 +56,8 @@ def test_a_damaged_data_set(images, capsys, tmp_path):
     assert lines[1].split() == ["train", "6", "2", "3", "3", "1", "0"]
     copies = (f"{images}/train/dog/2.png", f"{images}/val/dog/0.png")
     assert lines[-3:] == [
-        f"problem: {images}/train/cat/1.png: not an image of a format that is read (JPEG, PNG, WebP, BMP, TIFF, PNM, "
-        "GIF); fetch the file again",
+        f"problem: {images}/train/cat/1.png: not an image of a format that is read (JPEG, PNG, "
+        "WebP, BMP, TIFF, PNM, GIF); fetch the file again",
         "warning: 1 of 4 val images are in train too, such as {1}, which is {0}".format(*copies),
         f"{images}: not usable as it is",
     ]

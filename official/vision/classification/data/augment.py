@@ -39,9 +39,9 @@ class Augment(Section):
     crop: Literal["resized", "padded", "random"] = Field(
         "resized",
         description="`resized`: a random part, scaled (Szegedy et al., arXiv:1409.4842); "
-        "`padded`: a random square of the image in a black border (He et al., arXiv:1512.03385, "
-        "section 4.2); `random`: a random square of the image that was resized as `preprocess` "
-        "says. The square's edge is that of `preprocess`",
+        "`random`: a random square of the image that was resized as `preprocess` says; `padded`: "
+        "of the same in a black border (He et al., arXiv:1512.03385, section 4.2). The square's "
+        "edge is that of `preprocess`",
     )
     area: Share = Field(
         (0.08, 1.0),
@@ -117,7 +117,7 @@ class TrainTransform:
 
     Args:
         size: edge of the square that comes out, in pixels.
-        preprocess: of evaluation, which resizes the image before a ``random`` crop.
+        preprocess: of evaluation, which resizes the image before all crops but the resized one.
     """
 
     size: int
@@ -143,9 +143,8 @@ class TrainTransform:
             return random_resized_crop(
                 image, self.size, rng, how.area, how.aspect, how.interpolation, how.library
             )
-        if how.crop == "padded":
-            return random_padded_crop(image, self.size, how.padding, rng)
-        return random_padded_crop(resize(image, self.preprocess), self.size, 0, rng)
+        padding = how.padding if how.crop == "padded" else 0
+        return random_padded_crop(resize(image, self.preprocess), self.size, padding, rng)
 
 
 def random_resized_crop(

@@ -145,7 +145,7 @@ def test_a_class_without_validation_images(images):
 
 
 def test_a_split_that_is_not_there(images):
-    (images / "train").rename(images / "training")
+    (images / "train").rename(images / "elsewhere")
     report = run(images)
     (problem,) = report.problems
     assert problem.startswith(f"{images}/train: no such folder")

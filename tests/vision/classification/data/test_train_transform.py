@@ -19,6 +19,7 @@ from official.vision.classification.data.transforms import resize
 from official.vision.classification.preprocess import Preprocess
 
 CUB = Preprocess(resize=[60, 50], crop=44)
+AS_IT_IS = Preprocess(resize=None, crop=None)
 
 
 def noise(height, width, seed=0):
@@ -80,7 +81,7 @@ def test_a_resized_crop_and_a_flip(key):
 @pytest.mark.parametrize("index", range(6))
 def test_a_padded_crop_a_flip_and_a_jitter(index):
     image = noise(32, 32)
-    transform = TrainTransform(32, Augment(crop="padded", padding=4, jitter=0.4))
+    transform = TrainTransform(32, Augment(crop="padded", padding=4, jitter=0.4), AS_IT_IS)
     found = transform(image, sample_generator(5, 2, index))
     rng = np.random.default_rng((5, 1, 2, index))
     top, left = rng.integers(0, 9), rng.integers(0, 9)
@@ -228,7 +229,7 @@ def test_other_crops(padding):
     image = noise(60, 50)
     for index in range(5):
         rng = sample_generator(1, 2, index)
-        expected = random_flip(random_padded_crop(image, 32, padding, rng), rng)
+        expected = random_flip(random_padded_crop(resize(image, CUB), 32, padding, rng), rng)
         found = TrainTransform(32, Augment(crop="padded", padding=padding), CUB)(
             image, sample_generator(1, 2, index)
         )

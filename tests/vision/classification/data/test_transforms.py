@@ -278,13 +278,14 @@ def test_jitter_of_great_strength_stays_an_image():
 
 # What all have in common
 
+AS_IT_IS = Preprocess(resize=None, crop=None)
 RANDOM = {
     "resized crop": lambda image, rng: random_resized_crop(image, 24, rng),
     "padded crop": lambda image, rng: random_padded_crop(image, 24, 4, rng),
     "flip": random_flip,
     "jitter": lambda image, rng: color_jitter(image, 0.4, rng),
     "training": TrainTransform(24, Augment(jitter=0.4)),
-    "small training": TrainTransform(24, Augment(crop="padded", padding=4, jitter=0.4)),
+    "small training": TrainTransform(24, Augment(crop="padded", padding=4, jitter=0.4), AS_IT_IS),
 }
 
 
@@ -317,7 +318,9 @@ def test_training_puts_the_steps_together():
     assert 8 < mirrored < 32
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        found = TrainTransform(44, Augment(crop="padded", padding=3, flip=False))(image, rng)
+        found = TrainTransform(44, Augment(crop="padded", padding=3, flip=False), AS_IT_IS)(
+            image, rng
+        )
         row, column = where(found[6:-6, 6:-6])
         assert (np.diff(row, axis=0) == 1).all() and (np.diff(column, axis=1) == 1).all()
     grey = np.full((40, 50, 3), 100, np.uint8)

@@ -218,13 +218,13 @@ def test_the_picture_is_the_whole_image(tmp_path):
 
 
 def test_files_that_are_left_out_are_counted(photos, caplog):
-    for name in ("1.HEIC", "2.heic", "3.gif", "x", "4.avif", "5.mov", "6.svg", "7.pdf"):
+    for name in ("1.JXL", "2.jxl", "3.psd", "x", "4.cr2", "5.mov", "6.svg", "7.pdf"):
         (photos / "photos" / name).touch()
     before = paths("photos")
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     message = record.getMessage()
-    assert message.startswith("photos: left out, not named as images that can be read: 2 .heic, 1 ")
+    assert message.startswith("photos: left out, not named as images that can be read: 2 .jxl, 1 ")
     assert message.count(",") == 6 and message.endswith("3 of other kinds")
     assert len(before) == 5
     caplog.clear()
@@ -243,8 +243,8 @@ def test_further_names_of_images(tmp_path, suffix, caplog):
 
 
 def test_a_folder_of_other_files_says_which(tmp_path):
-    (tmp_path / "a.heic").touch()
-    with pytest.raises(DataError, match=r"no images; expected files ending in .*, found 1 \.heic$"):
+    (tmp_path / "a.jxl").touch()
+    with pytest.raises(DataError, match=r"no images; expected files ending in .*, found 1 \.jxl$"):
         find_images([str(tmp_path)])
 
 
