@@ -15,6 +15,7 @@ from official.vision.classification.data.augment import (
 )
 from official.vision.classification.data.transforms import to_network_layout
 from official.vision.classification.errors import DataError
+from official.vision.classification.preprocess import Preprocess
 
 CV2 = {
     "nearest": cv2.INTER_NEAREST,
