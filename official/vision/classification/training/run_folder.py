@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Iterator, List, Optional
 from ..engine.files import write_atomically
 from ..engine.recipe import Recipe, dump_recipe
 from ..errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # What a run leaves, of this project or of others: MegEngine/Models has checkpoint.pkl, log.txt.
 _TRACES = (
@@ -81,7 +84,9 @@ class RunFolder:
         try:
             yield
         finally:
-            path.unlink()  # while it is still locked: whoever opened it sees that it is gone
+            path.unlink(
+                missing_ok=True
+            )  # while it is still locked: whoever opened it sees that it is gone
             os.close(descriptor)
 
     def _lock(self, path: Path) -> int:
@@ -97,12 +102,18 @@ class RunFolder:
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), path.stat()):
                         return descriptor
-            except OSError as error:
+            except BlockingIOError:
                 os.close(descriptor)
                 raise UserError(
-                    f"{self.path}: another run is at work here ({error.strerror}); wait for its "
-                    "end, or choose another folder with --save"
+                    f"{self.path}: another run is at work here; wait for its end, or choose "
+                    "another folder with --save"
                 ) from None
+            except OSError as error:
+                logger.warning(
+                    "%s: cannot be locked (%s); let no other run use this folder",
+                    *(self.path, error.strerror),
+                )
+                return descriptor
             os.close(descriptor)  # of a run that has ended in between
 
     def _make(self) -> None:

@@ -90,7 +90,7 @@ def test_training_and_testing(config, tmp_path):
     for kind in (folders, cifar, cub, csv):
         (tmp_path / kind.__name__).mkdir()
         data = str(kind(tmp_path / kind.__name__))
-        save = tmp_path / kind.__name__ / "run"
+        save = tmp_path / f"{kind.__name__}-run"
         recipe = config.recipe.with_epochs(1)
         assert train(replace(config, data=data, save=str(save), recipe=recipe)) == 0
         best = save / "resnet20_cifar" / "best.safetensors"

@@ -344,7 +344,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(small, config, fo
     assert train(replace(config, resume="auto")) == 0
     steps = [row["step"] for row in read_metrics(folder)]
     assert steps == sorted(steps) and steps.count(1) == 1
-    assert (folder / "log.txt").read_text().startswith("Epoch 1 Step 0\nkernels: ")
+    assert (folder / "log.txt").read_text().startswith("Epoch 1 Step 0\ndata: ")
 
 
 SCALER = ("scale_factor", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")

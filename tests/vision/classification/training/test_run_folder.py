@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_one_run_at_a_time(tmp_path):
     first, second = make(tmp_path), make(tmp_path, resume="auto")
     with first.locked():
         for _ in range(2):
-            expected = "resnet18: another run is at work here .* --save"
+            expected = "resnet18: another run is at work here; .* --save"
             with pytest.raises(UserError, match=expected), second.locked():
                 pytest.fail("two at once")
         with RunFolder(str(tmp_path / "save"), "resnet50", None).locked():
@@ -203,6 +204,20 @@ def test_a_lock_whose_file_has_gone_keeps_nobody_out_and_lets_nobody_in(tmp_path
     refused = pytest.raises(UserError, match="another run is at work here")
     with second.locked(), refused, third.locked():
         pytest.fail("two at once")
+
+
+def test_a_disk_without_locks(tmp_path, monkeypatch, caplog):
+    """As some network file systems: the run is made, with a warning."""
+
+    def flock(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+    run = make(tmp_path)
+    with run.locked():
+        (warning,) = [record.getMessage() for record in caplog.records]
+        assert warning.startswith(f"{run.path}: cannot be locked (No locks available); ")
+    assert names(run.path.iterdir()) == []
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):

@@ -302,7 +302,8 @@ def test_a_run_that_stops_goes_on_with_the_same_flags(start, after):
     code, err, out = start("--resume", "auto", "--print-freq", 1, "--workers", 2)
     assert (code, err) == (0, [])
     assert out[0].endswith("checkpoint.safetensors at step 5 of 12")
-    assert out[1].startswith("kernels: ") and out[3].startswith("Epoch 2 Step 5, ")
+    assert out[1].startswith("data: ") and out[2].startswith("kernels: ")
+    assert out[4].startswith("Epoch 2 Step 5, ")
 
 
 @pytest.mark.parametrize("inside", ["train", "train/green", "val/new", "new"])

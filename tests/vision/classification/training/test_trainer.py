@@ -35,9 +35,11 @@ def equal(a, b):
 def test_a_run_learns_and_leaves_what_it_promises(config, folder, capsys, curves):
     assert train(replace(config, recipe=config.recipe.with_epochs(6))) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("kernels: ")
-    assert lines[1] == f"results go to {folder}"
-    assert lines[2].startswith("Epoch 1 Step 0, LR 0.0000, Loss ")
+    data, kernels, results, first, *_ = lines
+    assert data.startswith("data: 24 training images in ")
+    assert kernels.startswith("kernels: ")
+    assert results == f"results go to {folder}"
+    assert first.startswith("Epoch 1 Step 0, LR 0.0000, Loss ")
     assert lines[-1] == (folder / "log.txt").read_text().splitlines()[-1]
     assert lines[-2].startswith("Epoch 6 Test Acc@1 ")
     assert lines[-1].startswith("done: best Acc@1 ")
