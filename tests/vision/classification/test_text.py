@@ -1,6 +1,12 @@
 import pytest
 
-from official.vision.classification.text import nearest, printable, unknown
+from official.vision.classification.text import (
+    nearest,
+    no_formula,
+    printable,
+    seven_digits,
+    unknown,
+)
 
 
 @pytest.mark.parametrize("text", ["", "tabby cat", "三花猫", "a\\b", "Déjà vu"])
@@ -53,3 +59,27 @@ def test_few_names_are_all_told():
     assert unknown("colour", "x", ["red", "blue"]) == "unknown colour 'x': there are red, blue"
     four = unknown("colour", "x", ["red", "blue", "grey", "pink"], "the box has all")
     assert four == "unknown colour 'x': there are red, blue, grey and 1 more; the box has all"
+
+
+@pytest.mark.parametrize("first", list("=+-@\t\r\n"))
+def test_no_text_is_a_formula(first):
+    assert no_formula(f"{first}1") == f"'{first}1"
+
+
+@pytest.mark.parametrize("text", ["", "a=1", "'quoted", "./-x", "7"])
+def test_other_text_stays(text):
+    assert no_formula(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1 / 3, 0.3333333),
+        (1.0, 1.0),
+        (0.1 + 0.2, 0.3),
+        (1e-30 / 3, 3.333333e-31),
+        (12345678.9, 12345680.0),
+    ],
+)
+def test_seven_digits(value, expected):
+    assert seven_digits(value) == expected

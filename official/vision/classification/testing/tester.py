@@ -24,8 +24,7 @@ from ..engine.schema import Precision
 from ..errors import UsageError, UserError
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .calibration import Calibration, LogitsOfAll, calibrate
-from .report.answers import AnswersOfAll
-from .report.tested import Tested
+from .report.answers import AnswersOfAll, ReportData
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     calibration = calibrate(*logits.gather()) if logits else None
     _tell(config, console, result, mirrored, calibration)
     if answers and config.report:
-        tested = Tested(
+        data = ReportData(
             folder,
             answers.gather(),
             result.loss,
@@ -111,7 +110,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
             _about(config, device, network, folder),
             _remarks(mirrored, calibration),
         )
-        _report(Path(config.report), console, tested)
+        _report(Path(config.report), console, data)
     return 0
 
 
@@ -157,11 +156,11 @@ def _about(
     }
 
 
-def _report(target: Path, console: Console, tested: Tested) -> None:
+def _report(target: Path, console: Console, data: ReportData) -> None:
     if rank() == 0:
-        from .report.write import write_report  # matplotlib takes its time
+        from .report.page import write_report  # matplotlib takes its time
 
-        write_report(target, tested)
+        write_report(target, data)
     console.line(f"report: {target}")
 
 

@@ -1,12 +1,17 @@
 """What a network answers to every image: a few numbers each, gathered from all ranks."""
 
+import csv
+import io
 from dataclasses import dataclass
+from typing import Dict, Sequence
 
 import numpy as np
 
+from ...data.dataset import ImageDataset
 from ...data.loader import Batch
 from ...distributed.collectives import sum_over_ranks
 from ...engine.scoring import log_softmax, top_classes
+from ...text import no_formula
 
 TOP = 5
 
@@ -94,3 +99,55 @@ class AnswersOfAll:
             sum_over_ranks(self._own),
             sum_over_ranks(self._entropy),
         )
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made of.
+
+    Args:
+        folder: the images, with labels that are numbers among the logits.
+        answers: in the order of these images.
+        loss: mean cross-entropy.
+        title: what was tested on what, in a few words.
+        about: what was tested and on what, by name.
+        remarks: further lines on the result.
+    """
+
+    folder: ImageDataset
+    answers: Answers
+    loss: float
+    title: str
+    about: Dict[str, str]
+    remarks: Sequence[str] = ()
+
+
+def predictions_csv(answers: Answers, paths: Sequence[str], names: Sequence[str]) -> bytes:
+    """A header, and a row per image in the data set's order, as RFC 4180 has it.
+
+    Paths are bytes as the file system has them, the rest is UTF-8.
+
+    Args:
+        names: what to call each class.
+    """
+    top = range(1, answers.classes.shape[1] + 1)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(
+        ["image", "true_class", "true_index", "true_probability", "correct", "entropy"]
+        + [f"{field}_{k}" for k in top for field in ("class", "index", "probability")]
+    )
+    names = [no_formula(name) for name in names]
+    columns = (answers.labels, answers.own, answers.correct, answers.entropy)
+    rows = zip(*(column.tolist() for column in columns))
+    for row, (label, own, correct, entropy) in enumerate(rows):
+        best = zip(answers.classes[row].tolist(), answers.probabilities[row].tolist())
+        guesses = [value for index, p in best for value in (names[index], index, _shortest(p))]
+        about = [names[label], label, _shortest(own), int(correct), _shortest(entropy)]
+        writer.writerow([no_formula(paths[row]), *about, *guesses])
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _shortest(value: float) -> str:
+    """Nine digits, which is what tells float32 numbers apart."""
+    return f"{value:.9g}"

@@ -1,12 +1,15 @@
-"""Which images a report shows, and how small."""
+"""Which images a report shows, how small, and with which words."""
 
 import base64
 from collections import Counter
-from typing import List
+from dataclasses import dataclass
+from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
 
+from ...data.dataset import ImageDataset
+from ...distributed.heartbeat import with_heartbeats
 from .answers import Answers
 
 FIRST = 24  # shown of all classes
@@ -14,10 +17,11 @@ MOST = 120  # with those that are shown when one class is asked for
 _EDGE = 160  # of a thumbnail in pixels, at most
 _TINY = 48  # images up to this size are kept as they are
 _QUALITY = 80  # of a JPEG
+_CLASSES = 3  # with their probabilities below each image
 
 
 def surest_mistakes(answers: Answers) -> List[int]:
-    """The images that are named wrong, the most confident answer first."""
+    """The images that are classified wrong, the most confident answer first."""
     wrong = np.flatnonzero(~answers.correct)
     return wrong[np.argsort(-answers.confidence[wrong], kind="stable")].tolist()
 
@@ -58,3 +62,47 @@ def thumbnail(image: np.ndarray) -> str:
 
 def _uri(kind: str, data: np.ndarray) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image with what is said of it.
+
+    Args:
+        label, guess: the right class and the first one.
+        path: of the image.
+        thumbnail: a ``data:`` URI.
+        top: the first classes with their probabilities.
+        further: it is only shown when one class is asked for.
+    """
+
+    label: int
+    guess: int
+    path: str
+    thumbnail: str
+    top: List[Tuple[int, float]]
+    further: bool
+
+
+def cards(chosen: Sequence[int], folder: ImageDataset, answers: Answers) -> List[Card]:
+    """A card for each of the images ``chosen``; those after the 24th wait for the filter.
+
+    Raises:
+        DataError: naming the image, when it cannot be read any more.
+    """
+    return [
+        Card(
+            int(answers.labels[index]),
+            int(answers.guesses[index]),
+            folder.paths[index],
+            thumbnail(folder.read(index)),
+            [
+                (int(number), float(probability))
+                for number, probability in zip(
+                    answers.classes[index, :_CLASSES], answers.probabilities[index, :_CLASSES]
+                )
+            ],
+            place >= FIRST,
+        )
+        for place, index in enumerate(with_heartbeats(chosen))
+    ]

@@ -1,106 +1,182 @@
-"""The page: what is counted, put into official/assets/report.html."""
+"""A report: predictions.csv, and the page made from official/assets/report.html."""
 
 import base64
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
-from string import Template
-from typing import Dict, Iterator, List, Sequence
-from xml.etree.ElementTree import Element
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
+import jinja2
 import numpy as np
 
-from ..calibration import Reliability
-from .accuracy import ClassRow, wilson
-from .answers import Answers
-from .confusion import Confusion
-from .figures import Picture
-from .markup import tag, to_html
+from ...engine.files import write_atomically
+from ...text import printable
+from ...zoo.classes import display_names
+from ..calibration import Reliability, reliability
+from .answers import Answers, ReportData, predictions_csv
+from .figures import Picture, confusion_overview, reliability_diagram
+from .gallery import cards, choose, most_uncertain, surest_mistakes
+from .statistics import (
+    ClassRow,
+    Confusion,
+    class_rows,
+    confused_classes,
+    confusions,
+    density,
+    matrix,
+    wilson,
+)
+
+PAGE, TABLE = "report.html", "predictions.csv"
 
 _TEMPLATE = Path(__file__).resolve().parents[4] / "assets" / "report.html"
-
-MAX_ROWS = 1000  # of the table of classes
-MAX_PAIRS = 20  # of the table of confusions
+_MAX_ROWS = 1000  # of the table of classes
+_MAX_PAIRS = 20  # of the table of confusions
+_NAMED = 30  # classes whose names fit beside a confusion matrix
+_PART = 24  # classes of a part of it, where there are more
+_CELLS = 100  # of the picture of all of it, in each direction
 _DEEP = 0.85  # from this depth of blue on, numbers are written in white
 
 
-def fill(parts: Dict[str, List[Element]]) -> bytes:
-    """The page with these elements in the template's places."""
-    template = _TEMPLATE.read_text(encoding="utf-8")
-    (script,) = re.findall(r"<script>(.*?)</script>", template, flags=re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    values = {name: to_html(*elements) for name, elements in parts.items()}
-    page = Template(template).substitute(values, script_digest=f"sha256-{digest}")
+def write_report(target: Path, data: ReportData) -> None:
+    """Write ``report.html`` and ``predictions.csv`` into the folder ``target``.
+
+    The page needs no other file and no network. It is as large for a million images as for a
+    thousand: at most 240 thumbnails, 1,000 classes and 20 confusions are in it.
+
+    Raises:
+        DataError: naming the image, when one that is shown cannot be read any more.
+        UserError: when a file cannot be written.
+    """
+    names = unique_names(data.folder.classes)
+    write_atomically(target / TABLE, predictions_csv(data.answers, data.folder.paths, names))
+    shown = [name.replace("_", " ") for name in names]  # lines break between words
+    write_atomically(target / PAGE, render(_content(data, shown)))
+
+
+def unique_names(classes: Sequence[str]) -> List[str]:
+    """What to call each class; two of one name, as ImageNet's cranes, have their number as well."""
+    names = display_names(tuple(classes), len(classes))
+    count = Counter(names)
+    return [f"{name} ({number})" if count[name] > 1 else name for number, name in enumerate(names)]
+
+
+def render(content: Dict[str, Any], template: Optional[str] = None) -> bytes:
+    """The page with ``content`` in the template's places.
+
+    Names of classes and files are foreign: jinja2 escapes them, and control characters in them are
+    written as escapes, as on a terminal. Of scripts, browsers run the template's own only, by its
+    digest in the page's content security policy.
+    """
+    text = _TEMPLATE.read_text(encoding="utf-8") if template is None else template
+    digests = [
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        for script in re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    ]
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
+    environment.filters["count"] = lambda number: f"{number:,}"
+    sources = " ".join(f"'sha256-{digest}'" for digest in digests)
+    page = environment.from_string(text).render(content, script_sources=sources)
     return page.encode("utf-8")
 
 
-def tiles(answers: Answers, loss: float, bins: Reliability) -> List[Element]:
-    """The numbers that sum up a test."""
+def _content(data: ReportData, names: Sequence[str]) -> Dict[str, Any]:
+    """What the template's places are filled with."""
+    answers = data.answers
+    pairs = confusions(answers)
+    rows = class_rows(answers, pairs)
+    bins = reliability(answers.confidence, answers.correct)
+    worst = choose(surest_mistakes(answers), answers)
+    uncertain = choose(most_uncertain(answers), answers)
+    both = worst + uncertain
+    shown = np.union1d(answers.labels[both], answers.guesses[both]).tolist()
+    return {
+        "title": data.title,
+        "about": data.about,
+        "remarks": data.remarks,
+        "names": names,
+        "num_classes": answers.num_classes,
+        "tiles": _tiles(answers, data.loss, bins),
+        "rows": rows[:_MAX_ROWS],
+        "rows_absent": answers.num_classes - len(rows),
+        "rows_left_out": max(0, len(rows) - _MAX_ROWS),
+        "shown": sorted(shown, key=lambda index: (names[index].lower(), index)),
+        **_matrix_and_overview(answers, pairs, rows, names),
+        "pairs": pairs[:_MAX_PAIRS],
+        "calibration_error": bins.error,
+        "diagram": reliability_diagram(bins),
+        "bins": _bins(bins),
+        "worst": cards(worst, data.folder, answers),
+        "uncertain": cards(uncertain, data.folder, answers),
+    }
+
+
+class Tile(NamedTuple):
+    """One of the numbers that sum up a test, with smaller lines below."""
+
+    name: str
+    value: str
+    below: Sequence[str]
+
+
+def _tiles(answers: Answers, loss: float, bins: Reliability) -> List[Tile]:
     total = len(answers)
     shares = [("Top-1 accuracy", answers.correct)]
     if answers.classes.shape[1] < answers.num_classes:
         shares.append((f"Top-{answers.classes.shape[1]} accuracy", answers.among_top))
-    made = []
+    tiles = []
     for name, right in shares:
         count = int(right.sum())
         low, high = wilson(count, total)
-        below = f"95 %: {100 * low:.2f} to {100 * high:.2f} %"
-        made.append(_tile(name, f"{100 * count / total:.2f} %", below, f"{count:,} of {total:,}"))
-    made.append(_tile("Cross-entropy", f"{loss:.4f}", "mean over all images"))
-    made.append(_tile("Calibration error", f"{100 * bins.error:.2f} %", "expected (ECE)"))
-    return made
+        below = (f"95 %: {100 * low:.2f} to {100 * high:.2f} %", f"{count:,} of {total:,}")
+        tiles.append(Tile(name, f"{100 * count / total:.2f} %", below))
+    tiles.append(Tile("Cross-entropy", f"{loss:.4f}", ["mean over all images"]))
+    tiles.append(Tile("Calibration error", f"{100 * bins.error:.2f} %", ["expected (ECE)"]))
+    return tiles
 
 
-def _tile(name: str, value: str, *below: str) -> Element:
-    lines = [tag("span", line) for line in below]
-    return tag("li", tag("h3", name), tag("strong", value), *lines)
+class Cell(NamedTuple):
+    """Of a confusion matrix: a number, how deep its colour is from 0 to 1, and of which kind."""
+
+    images: int
+    depth: float
+    kind: str
 
 
-def about_list(about: Dict[str, str]) -> List[Element]:
-    """What was tested and on what."""
-    return [tag("div", tag("dt", name), tag("dd", value)) for name, value in about.items()]
+class Matrix(NamedTuple):
+    """A part of a confusion matrix, with the names of its columns and rows."""
+
+    columns: List[str]
+    rows: List[str]
+    cells: List[List[Cell]]
 
 
-def class_table(rows: Sequence[ClassRow], names: Sequence[str], linked: set) -> List[Element]:
-    """A line per class, the first 1,000 of them; those of ``linked`` lead to their pictures."""
-    return [_class_line(row, names, row.index in linked) for row in rows[:MAX_ROWS]]
+def _matrix_and_overview(
+    answers: Answers, pairs: List[Confusion], rows: List[ClassRow], names: Sequence[str]
+) -> Dict[str, Any]:
+    """The matrix of all classes; of many the most confused ones, and a picture of all."""
+    count = answers.num_classes
+    overview: Optional[Picture] = None
+    if count <= _NAMED:
+        classes = sorted({*(row.index for row in rows), *answers.guesses.tolist()})
+    else:
+        classes = confused_classes(pairs, _PART)
+        if pairs:
+            overview = confusion_overview(density(pairs, count, _CELLS), count)
+    table = _coloured(matrix(answers, classes), classes, names) if classes else None
+    return {"matrix": table, "overview": overview}
 
 
-def _class_line(row: ClassRow, names: Sequence[str], linked: bool) -> Element:
-    low, high = (100 * end for end in wilson(row.correct, row.images))
-    share = 100 * row.accuracy
-    name = names[row.index]
-    label = tag("a", name, href=f"#class={row.index}") if linked else name
-    bar = tag("span", class_="bar", style=f"--v:{share:.1f}%;--l:{low:.1f}%;--h:{high:.1f}%")
-    wrong = row.mistaken
-    return tag(
-        "tr",
-        tag("th", label, scope="row"),
-        tag("td", f"{row.images:,}"),
-        tag("td", f"{share:.1f} %"),
-        tag("td", bar, class_="bars", title=f"95 %: {low:.1f} to {high:.1f} %"),
-        tag("td", f"{100 * row.among_top / row.images:.1f} %"),
-        tag("td", "–" if row.precision is None else f"{100 * row.precision:.1f} %"),
-        tag("td", f"{names[wrong.guess]} ({wrong.count:,})" if wrong else "–", class_="text"),
-    )
-
-
-def pairs_table(pairs: Sequence[Confusion], names: Sequence[str]) -> List[Element]:
-    """The most frequent confusions, a line each."""
-    return [
-        tag(
-            "tr",
-            tag("td", names[pair.label], class_="text"),
-            tag("td", names[pair.guess], class_="text"),
-            tag("td", f"{pair.count:,}"),
-            tag("td", f"{100 * pair.count / pair.images:.1f} %"),
-        )
-        for pair in pairs[:MAX_PAIRS]
-    ]
-
-
-def heat_map(counts: np.ndarray, classes: Sequence[int], names: Sequence[str]) -> Element:
-    """A table of ``confusion.matrix`` with a colour behind each number.
+def _coloured(counts: np.ndarray, classes: Sequence[int], names: Sequence[str]) -> Matrix:
+    """``statistics.matrix`` with a colour for each number.
 
     Blue deepens with the share of a class's images that is right, orange with the share that is
     taken for another class, up to the largest such share. A last column, without colour, holds the
@@ -113,80 +189,39 @@ def heat_map(counts: np.ndarray, classes: Sequence[int], names: Sequence[str]) -
     else:
         counts = counts[:, :size]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    right = shares.diagonal()
     wrong = shares.copy()
     np.fill_diagonal(wrong, 0)
     wrong[:, size:] = 0
     wrong /= wrong.max(initial=0.0) or 1.0
-    head = [tag("th", tag("span", name), scope="col") for name in columns]
-    body = [
-        tag("tr", tag("th", names[index], scope="row"), *_cells(row, names[index], columns, *found))
-        for row, (index, *found) in enumerate(zip(classes, counts, shares, wrong))
+    cells = [
+        [
+            Cell(count, right[row], "right deep" if right[row] > _DEEP else "right")
+            if column == row
+            else Cell(count, wrong[row, column], "wrong")
+            for column, count in enumerate(values)
+        ]
+        for row, values in enumerate(counts.tolist())
     ]
-    return tag(
-        "table",
-        tag("caption", "Rows: the right class. Columns: the class that was named."),
-        tag("thead", tag("tr", tag("td"), *head)),
-        tag("tbody", *body),
-        class_="matrix",
-    )
+    return Matrix(columns, columns[:size], cells)
 
 
-def _cells(
-    own: int,
-    name: str,
-    columns: Sequence[str],
-    counts: np.ndarray,
-    right: np.ndarray,
-    wrong: np.ndarray,
-) -> Iterator[Element]:
-    """The cells of a row, whose diagonal is at ``own``, with the depth of either colour."""
-    for column, count in enumerate(counts.tolist()):
-        if not count:
-            yield tag("td")
-            continue
-        depth = right[column] if column == own else wrong[column]
-        kind = "wrong" if column != own else "right deep" if depth > _DEEP else "right"
-        yield tag(
-            "td",
-            count,
-            class_=kind,
-            style=f"--d:{100 * depth:.0f}%",
-            title=f"{name} → {columns[column]}",
-        )
+class Bin(NamedTuple):
+    """Images whose confidence is between two shares."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
 
 
-def bins_table(bins: Reliability) -> List[Element]:
-    """The numbers behind the reliability diagram, a line per bin that has images."""
-    rows = zip(bins.counts.tolist(), bins.correct.tolist(), bins.confidence.tolist())
-    width = 100 / len(bins.counts)
+def _bins(bins: Reliability) -> List[Bin]:
+    """The numbers behind the reliability diagram, for the bins that have images."""
+    size = len(bins.counts)
+    rows = zip(bins.counts.tolist(), bins.confidence.tolist(), bins.correct.tolist())
     return [
-        tag(
-            "tr",
-            tag("td", f"{width * place:.1f} to {width * (place + 1):.1f} %"),
-            tag("td", f"{count:,}"),
-            tag("td", f"{100 * confidence / count:.1f} %"),
-            tag("td", f"{100 * right / count:.1f} %"),
-        )
-        for place, (count, right, confidence) in enumerate(rows)
+        Bin(place / size, (place + 1) / size, count, confidence / count, right / count)
+        for place, (count, confidence, right) in enumerate(rows)
         if count
     ]
-
-
-def picture(drawn: Picture, alt: str, width: int) -> Element:
-    """A picture that goes with the page's colours."""
-    return tag(
-        "picture",
-        tag("source", srcset=drawn.dark, media="(prefers-color-scheme: dark)"),
-        tag("img", src=drawn.light, alt=alt, width=width),
-    )
-
-
-def scrolled(table: Element) -> Element:
-    """A wide table that scrolls by itself, also by the keyboard."""
-    return tag("div", table, class_="scroll", tabindex=0)
-
-
-def class_options(indices: Sequence[int], names: Sequence[str]) -> List[Element]:
-    """What the filter offers, by name."""
-    ordered = sorted(indices, key=lambda index: (names[index].lower(), index))
-    return [tag("option", names[index], value=index) for index in ordered]

@@ -8,9 +8,8 @@ import numpy as np
 
 from official.vision.classification.data.folder import load_folder
 from official.vision.classification.data.loader import Batch
-from official.vision.classification.testing.report.answers import AnswersOfAll
-from official.vision.classification.testing.report.tested import Tested
-from official.vision.classification.testing.report.write import write_report
+from official.vision.classification.testing.report.answers import AnswersOfAll, ReportData
+from official.vision.classification.testing.report.page import write_report
 
 HOSTILE = (
     "<script>document.title = 1</script>",
@@ -53,7 +52,7 @@ def draw_folder(root, classes, each, size=40):
 def result_on(folder, logits, **further):
     """What a report on that folder is made of."""
     values = {"loss": 1.25, "title": "a network on <data>", "about": {"Weights": "<w>.pkl"}}
-    return Tested(folder, answers_to(logits, folder.labels), **{**values, **further})
+    return ReportData(folder, answers_to(logits, folder.labels), **{**values, **further})
 
 
 def write(target, folder, logits, **further):

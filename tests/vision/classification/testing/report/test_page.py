@@ -1,9 +1,13 @@
 import base64
 import csv
+import hashlib
+import html
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
+import jinja2
 import numpy as np
 import pytest
 
@@ -11,8 +15,8 @@ from official.vision.classification.data.dataset import ImageDataset
 from official.vision.classification.errors import DataError, UserError
 from official.vision.classification.testing.calibration import reliability
 from official.vision.classification.testing.report import figures
-from official.vision.classification.testing.report.accuracy import wilson
-from official.vision.classification.testing.report.write import unique_names, write_report
+from official.vision.classification.testing.report.page import render, unique_names, write_report
+from official.vision.classification.testing.report.statistics import wilson
 from official.vision.classification.zoo.classes import dataset_classes
 from tests.vision.classification.testing.report.reports import (
     HOSTILE,
@@ -245,7 +249,7 @@ def test_no_image_is_named_wrong(tmp_path, classes):
     logits = 9 * np.eye(classes, dtype=np.float32)[labels]
     names = tuple(f"c{number}" for number in range(classes))
     path = write(tmp_path / "report", noise(tmp_path, labels, names), logits)
-    assert "No image is named wrong." in path.read_text(encoding="utf-8")
+    assert "No image is classified wrong." in path.read_text(encoding="utf-8")
     assert Page(path).tables[0][1][2] == "100.0 %"
 
 
@@ -320,3 +324,41 @@ def test_the_overview_shows_where_the_wrong_answers_are():
         rows, columns = np.nonzero(difference > 100)
         assert len(rows) > 500
         assert (rows.mean() > 0.7 * height, columns.mean() < 0.3 * width) == (low, left)
+
+
+def filled(template, **content):
+    return render(content, template).decode("utf-8")
+
+
+def test_foreign_text_is_text():
+    """As another parser reads it."""
+    nasty = "<script>&lt;'\"> {{ title }} {% x %} ${x} &"
+    read = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda name, attributes: read.append((name, dict(attributes)))
+    parser.handle_data = read.append
+    parser.feed(filled('<p title="{{ text }}">{{ text }}</p>', text=nasty))
+    parser.close()
+    assert read[0] == ("p", {"title": nasty}) and "".join(read[1:]) == nasty
+
+
+def test_control_characters_are_written_out():
+    """And what turns the direction of writing; bytes that are no UTF-8 as well."""
+    text = "a\x1b[31m\x00\u202e\udcff\u2066\n"
+    escaped = r"a\x1b[31m\x00\u202e\udcff\u2066\n"
+    assert filled('<p title="{{ t }}">{{ t }}</p>', t=text) == f'<p title="{escaped}">{escaped}</p>'
+
+
+def test_what_is_missing_is_an_error():
+    with pytest.raises(jinja2.UndefinedError, match="nothing"):
+        filled("<p>{{ nothing }}</p>")
+
+
+def test_the_policy_allows_the_scripts_of_the_template_only():
+    script = "<script>a < b</script>"
+    page = filled("{{ script_sources }}|" + script + "|{{ text }}", text="<script>x</script>")
+    digest = base64.b64encode(hashlib.sha256(b"a < b").digest()).decode()
+    expected = f"'sha256-{digest}'"
+    policy, kept, text = page.split("|")
+    assert html.unescape(policy) == expected
+    assert kept == script and "<script>" not in text

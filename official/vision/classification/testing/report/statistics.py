@@ -1,11 +1,14 @@
-"""Which classes are taken for which."""
+"""Accuracy by class with its uncertainty, and which classes are taken for which."""
 
+import math
 from dataclasses import dataclass
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .answers import Answers
+
+_Z = 1.959963984540054  # 97.5 % of a normal distribution lie below it: 95 % within both sides
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class Confusion:
     guess: int
     count: int
     images: int
+
+    @property
+    def share(self) -> float:
+        """Of the class, from 0 to 1."""
+        return self.count / self.images
 
 
 def confusions(answers: Answers) -> List[Confusion]:
@@ -80,3 +88,80 @@ def density(pairs: Sequence[Confusion], num_classes: int, cells: int) -> np.ndar
     for pair in pairs:
         counts[pair.label // width, pair.guess // width] += pair.count
     return counts
+
+
+def wilson(successes: int, total: int) -> Tuple[float, float]:
+    """The 95 % interval of a share, both ends from 0 to 1, for ``total`` above 0.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    Unlike the usual plus and minus it holds for small numbers, and near 0 and 100 %.
+    """
+    share, z2 = successes / total, _Z**2 / total
+    middle = (share + z2 / 2) / (1 + z2)
+    reach = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of which there are images.
+
+    Args:
+        images: how many.
+        correct, among_top: how many of them are classified right, or have the right class
+            among the first five.
+        named: images of any class that are taken for it.
+        mistaken: what its images are most often taken for when they are classified wrong.
+    """
+
+    index: int
+    images: int
+    correct: int
+    among_top: int
+    named: int
+    mistaken: Optional[Confusion]
+
+    @property
+    def accuracy(self) -> float:
+        """From 0 to 1."""
+        return self.correct / self.images
+
+    @property
+    def top5(self) -> float:
+        """The share of its images with the right class among the first five, from 0 to 1."""
+        return self.among_top / self.images
+
+    @property
+    def interval(self) -> Tuple[float, float]:
+        """The 95 % interval of the accuracy."""
+        return wilson(self.correct, self.images)
+
+    @property
+    def precision(self) -> Optional[float]:
+        """The share of the images taken for it that are of it; None where there is none."""
+        return self.correct / self.named if self.named else None
+
+
+def class_rows(answers: Answers, confusions: List[Confusion]) -> List[ClassRow]:
+    """The classes of which there are images, the lowest accuracy first.
+
+    Args:
+        confusions: of the same answers, the most frequent first.
+    """
+    count = answers.num_classes
+    images, named, correct, among_top = (
+        np.bincount(values, minlength=count).tolist()
+        for values in (
+            answers.labels,
+            answers.guesses,
+            answers.labels[answers.correct],
+            answers.labels[answers.among_top],
+        )
+    )
+    mistaken = {confusion.label: confusion for confusion in reversed(confusions)}
+    rows = [
+        ClassRow(i, images[i], correct[i], among_top[i], named[i], mistaken.get(i))
+        for i in range(count)
+        if images[i]
+    ]
+    return sorted(rows, key=lambda row: (row.accuracy, row.index))
