@@ -6,8 +6,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "official" / "vision" / "classification"
 LEVELS = {
-    "ops": 0, "resnet": 1, "readers": 2, "zoo": 3, "data": 3, "distributed": 3, "engine": 4,
-    "training": 5, "testing": 5, "prediction": 5, "export": 5,
+    "ops": 0,
+    "resnet": 1,
+    "readers": 2,
+    "zoo": 3,
+    "data": 3,
+    "distributed": 3,
+    "engine": 4,
+    "training": 5,
+    "testing": 5,
+    "prediction": 5,
+    "export": 5,
 }
 
 

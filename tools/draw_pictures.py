@@ -6,9 +6,10 @@
 A test fails when they differ.
 """
 
+import argparse
 import sys
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable, Dict, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -34,8 +35,11 @@ def draw(name: str, path: Path) -> None:
         style.save(PICTURES[name](), path)
 
 
-def main() -> int:
+def main(argv: Sequence[str] = ()) -> int:
     """Write all of them; return the exit code."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(argv)
     use_device("cpu")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
@@ -44,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,12 +5,13 @@
 A test fails when they differ.
 """
 
+import argparse
 import re
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Optional
+from typing import Callable, Dict, Iterator, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -141,8 +142,11 @@ def with_tables(readme: str, language: Language) -> str:
     return readme
 
 
-def main() -> int:
+def main(argv: Sequence[str] = ()) -> int:
     """Rewrite both; return the exit code."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(argv)
     use_device("cpu")
     for name, language in LANGUAGES.items():
         path = ROOT / name
@@ -152,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

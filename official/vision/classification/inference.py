@@ -5,8 +5,8 @@ own checkpoint      python inference.py --model output/resnet50/best.safetensors
 MegEngine weights   python inference.py --arch resnet50 --model weights.pkl --image cat.jpg
 a folder            python inference.py --arch resnet50 --image photos --csv answers.csv
 
-Several images, folders and patterns may be named. One that cannot be read is told on stderr and
-left out; the exit code is 1 then.
+Several images, folders and patterns may be named. An image that cannot be read is reported on
+stderr and left out; the exit code is then 1. - stands for an image on standard input.
 """
 
 import argparse
@@ -29,17 +29,21 @@ def parser() -> flags.Parser:
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="pictures, folders with pictures in them and below, or quoted patterns such as "
+        help="images, folders with images in them and below, or quoted patterns such as "
         "'photos/**/*.jpg'; may be repeated (default: a star drawn by tools/make_shapes.py)",
     )
     flags.add_weights(parser)
     parser.add_argument(
-        "--top-k", type=flags.positive, default=5, metavar="K", help="classes told (default: 5)"
+        "--top-k",
+        type=flags.positive,
+        default=5,
+        metavar="K",
+        help="classes per image (default: 5)",
     )
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="tell the mean over the picture and its mirror image as well, apart",
+        help="also report flip TTA: the probabilities averaged over the image and its mirror image",
     )
     parser.add_argument(
         "-b",
@@ -47,26 +51,28 @@ def parser() -> flags.Parser:
         type=flags.positive,
         default=32,
         metavar="N",
-        help="images at once (default: 32)",
+        help="images per batch (default: 32)",
     )
-    told = parser.add_argument_group("how it is told")
-    told.add_argument(
+    output = parser.add_argument_group("output")
+    output.add_argument(
         "--json", action="store_true", help="print JSON instead of lines: a list for several images"
     )
-    told.add_argument("--csv", metavar="FILE", help="write a row per image there")
-    told.add_argument("--jsonl", metavar="FILE", help="write a line of JSON per image there")
-    told.add_argument(
+    output.add_argument("--csv", metavar="FILE", help="write a CSV file with a row per image")
+    output.add_argument(
+        "--jsonl", metavar="FILE", help="write a file with a line of JSON per image"
+    )
+    output.add_argument(
         "--save-image",
         metavar="FILE",
-        help="save the picture with its classes below, .png or .jpg; for several images, a folder",
+        help="save the image with its classes below, .png or .jpg; a folder for several images",
     )
-    told.add_argument(
+    output.add_argument(
         "--saliency",
         metavar="FILE",
-        help="likewise, coloured by what in it speaks for the likeliest class (Grad-CAM)",
+        help="save the image with a heat map (Grad-CAM) of its first class; a folder likewise",
     )
-    told.add_argument(
-        "--features", metavar="FILE", help="save the pooled features and the names, .npz"
+    output.add_argument(
+        "--features", metavar="FILE", help="save the pooled features and the image paths, .npz"
     )
     flags.add_precision(parser)
     flags.add_device(parser)

@@ -3,8 +3,8 @@
 published weights   python test.py --data DIR --arch resnet50
 own checkpoint      python test.py --data DIR --model output/resnet50/best.safetensors
 MegEngine weights   python test.py --data DIR --arch resnet50 --model weights.pkl
-more numbers        python test.py --data DIR --arch resnet50 --tta --calibrate --json result.json
-page to look at     python test.py --data DIR --arch resnet50 --report report
+more results        python test.py --data DIR --arch resnet50 --tta --calibrate --json result.json
+report as a page    python test.py --data DIR --arch resnet50 --report report
 
 DIR holds val/ (or test/) with one folder of images per class. Every image counts once, on any
 number of devices.
@@ -34,27 +34,27 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "--class-map",
         metavar="FILE",
-        help="YAML or JSON of folder: class, where the folders are not named as the classes are",
+        help="YAML or JSON file of folder: class, for folders that are not named as the classes",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write the counts and percentages there as well"
+        "--json", metavar="FILE", help="also write the counts and percentages to a JSON file"
     )
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="test the mean over every image and its mirror image as well, told apart",
+        help="also report flip TTA: the probabilities averaged over images and mirror images",
     )
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help="fit a temperature on every other image, and tell the expected calibration error of "
+        help="fit a temperature on every second image; report the expected calibration error of "
         "the others before and after",
     )
     parser.add_argument(
         "--report",
         metavar="DIR",
-        help="write report.html there, with accuracy by class, confusions, calibration and the "
-        "worst images, and predictions.csv with the answer to every image",
+        help="write report.html (accuracy by class, confusions, calibration, worst images) and "
+        "predictions.csv (every image) into this folder",
     )
     flags.add_precision(parser)
     flags.add_devices(parser)

@@ -11,7 +11,10 @@ from ..text import printable
 from . import cifar_archive, csv_list, cub
 from .dataset import ImageDataset, split_name
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    *(".bmp", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
+    ".webp",
+)
 # Names tried for each split.
 SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
 

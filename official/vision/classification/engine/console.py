@@ -1,5 +1,6 @@
 """What a run shows and writes down: lines, a progress bar, log.txt and metrics.jsonl."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,12 @@ from tqdm import tqdm
 
 from .files import write_atomically
 from .tensorboard import EventWriter
+
+
+def escape_unencodable() -> None:
+    """Let stdout write letters that its encoding lacks as escapes, as stderr does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors != "backslashreplace":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class Console:
@@ -26,6 +33,7 @@ class Console:
     def __init__(
         self, speak: bool = True, folder: Optional[Path] = None, tensorboard: bool = False
     ):
+        escape_unencodable()
         self.speak = speak
         self.folder = folder if speak else None
         self._events = (

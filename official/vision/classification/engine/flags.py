@@ -18,6 +18,7 @@ from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
 from ..text import nearest, printable
 from ..zoo.trained import NetworkConfig
+from .console import escape_unencodable
 from .schema import Precision
 
 DEFAULT_DATA = "/data/datasets/imagenet"
@@ -173,7 +174,7 @@ def add_device(parser: argparse._ActionsContainer) -> None:
         "--device",
         choices=("auto", "gpu", "cpu"),
         default="auto",
-        help="auto takes a GPU where there is one (default: auto)",
+        help="auto uses a GPU if there is one (default: auto)",
     )
 
 
@@ -212,17 +213,24 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
         "--rank", type=natural, default=0, metavar="N", help="this node's number (default: 0)"
     )
     group.add_argument(
-        "--dist-addr", default="localhost", metavar="HOST", help="node 0 (default: localhost)"
+        "--dist-addr",
+        default="localhost",
+        metavar="HOST",
+        help="address of node 0 (default: localhost)",
     )
     group.add_argument(
-        "--dist-port", type=positive, default=23456, metavar="PORT", help="there (default: 23456)"
+        "--dist-port",
+        type=positive,
+        default=23456,
+        metavar="PORT",
+        help="port on node 0 (default: 23456)",
     )
     group.add_argument(
         "--dist-timeout",
         type=positive_float,
         default=1800.0,
         metavar="SECONDS",
-        help="a process that gets on with nothing for so long has failed (default: 1800)",
+        help="give up after this many seconds without progress (default: 1800)",
     )
 
 
@@ -291,6 +299,7 @@ def positive_float(text: str) -> float:
 
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
+    escape_unencodable()  # --help, too
     args = parser.parse_args(argv)
     if hasattr(args, "rank") and args.rank >= args.world_size:
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")

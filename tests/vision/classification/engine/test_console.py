@@ -1,4 +1,10 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from official.vision.classification.engine.console import Console, read_metrics
 
@@ -48,3 +54,27 @@ def test_metrics_are_rewound_to_the_step_of_a_checkpoint(tmp_path):
     console.metrics(event="train", step=3)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("ascii", rb"\u732b caf\xe9 \u2026"),
+        ("iso-8859-1", b"\\u732b caf\xe9 \\u2026"),
+        ("utf-8", "猫 café …".encode()),
+        ("gb18030", "猫 café …".encode("gb18030")),
+    ],
+)
+def test_letters_that_the_encoding_of_stdout_lacks_are_escaped(encoding, expected):
+    code = (
+        "from official.vision.classification.engine.console import Console\n"
+        "Console().line('\\u732b caf\\xe9 \\u2026')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        cwd=Path(__file__).resolve().parents[4],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == expected + b"\n"

@@ -1,4 +1,7 @@
+import io
+import logging
 import os
+import sys
 import threading
 
 import cv2
@@ -15,6 +18,7 @@ from official.vision.classification.prediction.images import (
     is_one_file,
     prepare_image,
     prepared_batches,
+    read_bounded,
 )
 from official.vision.classification.preprocess import Preprocess
 
@@ -211,3 +215,88 @@ def test_the_picture_is_the_whole_image(tmp_path):
     picture = prepare_image(file, 0, preprocess, shown=True).picture
     expected = read_image(file.path).repeat(12, 0).repeat(12, 1)
     assert np.array_equal(picture, expected)
+
+
+def test_files_that_are_left_out_are_counted(photos, caplog):
+    for name in ("1.HEIC", "2.heic", "3.gif", "x", "4.avif", "5.mov", "6.svg", "7.pdf"):
+        (photos / "photos" / name).touch()
+    before = paths("photos")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    message = record.getMessage()
+    assert message.startswith("photos: left out, not named as images that can be read: 2 .heic, 1 ")
+    assert message.count(",") == 6 and message.endswith("3 of other kinds")
+    assert len(before) == 5
+    caplog.clear()
+    assert paths("photos/b.jpg", "photos/*.jpg") == ["photos/b.jpg"] * 2
+    assert len(caplog.records) == 0
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".jp2", ".pgm"])
+def test_further_names_of_images(tmp_path, suffix, caplog):
+    kind = {".jfif": ".jpg", ".JPE": ".jpg"}.get(suffix, suffix)
+    image = np.full((66, 65, 1 if kind == ".pgm" else 3), 90, np.uint8)
+    (tmp_path / f"a{suffix}").write_bytes(cv2.imencode(kind, image)[1].tobytes())
+    ((found,),) = read(find_images([str(tmp_path)]), 1)[2]
+    assert found.pixels.shape == (3, 66, 65) and abs(int(found.pixels.mean()) - 90) < 3
+    assert not caplog.records
+
+
+def test_a_folder_of_other_files_says_which(tmp_path):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(DataError, match=r"no images; expected files ending in .*, found 1 \.heic$"):
+        find_images([str(tmp_path)])
+
+
+@pytest.mark.parametrize("source", ["https://host/a.jpg?x=1", "HTTP://host/*.jpg", "ftp://h/a.png"])
+def test_a_web_address_is_not_fetched(source):
+    with pytest.raises(DataError, match="is a web address; download the image and give its file"):
+        find_images([source])
+
+
+def piped(data):
+    """The path of a pipe with ``data`` in it, and its end."""
+    end, start = os.pipe()
+
+    def fill():
+        with os.fdopen(start, "wb") as file:
+            file.write(data)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    return f"/dev/fd/{end}", end, thread
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    (file,) = written(tmp_path, [(90, 80)])
+    path, end, thread = piped(open(file.path, "rb").read())  # noqa: PTH123, SIM115
+    try:
+        (found,) = find_images([path])
+        thread.join()
+        for _ in range(2):
+            assert np.array_equal(found.read(), read_image(file.path))
+    finally:
+        os.close(end)
+    assert is_one_file([path])
+
+
+def test_standard_input(tmp_path, monkeypatch):
+    (file,) = written(tmp_path, [(9, 8)])
+    data = io.BytesIO(open(file.path, "rb").read())  # noqa: PTH123, SIM115
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data))
+    (found,) = find_images(["-"])
+    assert np.array_equal(found.read(), read_image(file.path))
+    assert (found.path, found.name) == ("-", "stdin")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(DataError, match="^-: the file is empty"):
+        find_images(["-"])[0].read()
+
+
+def test_an_endless_pipe_is_refused(monkeypatch):
+    class Endless(io.RawIOBase):
+        def read(self, size=-1):
+            return bytes(size)
+
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    with pytest.raises(DataError, match="pipe: gives more than 1,000 bytes"):
+        read_bounded(Endless(), "pipe")

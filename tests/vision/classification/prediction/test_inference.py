@@ -1,3 +1,4 @@
+import io
 import itertools
 from dataclasses import replace
 
@@ -234,3 +235,86 @@ def test_names_without_weights_are_refused(published, tmp_path):
     published.unlink()
     with pytest.raises(WeightsError, match="no such file"):
         inference_model("row", image)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A file with an EXIF tag that turns it by a quarter, and its pixels in the file."""
+    PIL = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(3).integers(1, 256, (9, 6, 3), np.uint8)
+    image = PIL.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    image.save(path, exif=exif)
+    return path, np.rot90(pixels[:, :, ::-1], -1)
+
+
+class TopLeft(ChannelMeans):
+    """Sees which pixel is where."""
+
+    def forward(self, x):
+        return super().forward(x[:, :, :2, :2])
+
+
+def test_the_same_image_in_any_form(photo):
+    from PIL import Image
+
+    path, upright = photo
+    model = TopLeft(PretrainedConfig(PLAIN, ("b", "g", "r")))
+    expected = inference_model(model, np.ascontiguousarray(upright))
+    data = path.read_bytes()
+    with path.open("rb") as file, Image.open(path) as opened:
+        forms = [path, str(path), data, bytearray(data), memoryview(data), io.BytesIO(data)]
+        forms += [file, opened, opened.convert("RGBA")]
+        for form in forms:
+            assert inference_model(model, form) == expected, type(form)
+        file.seek(0)
+        assert inference_model(model, forms[:3]) == [expected] * 3
+        assert (
+            inference_model(model, tuple(forms[6:8]), top_k=1)
+            == [{**expected, "top_k": expected["top_k"][:1]}] * 2
+        )
+    assert inference_model(model, []) == []
+
+
+def test_grey_and_palette_pil_images(model):
+    from PIL import Image
+
+    grey = Image.fromarray(np.full((4, 5), 77, np.uint8))
+    expected = inference_model(model, coloured(77, 77, 77))
+    for image in (grey, grey.convert("P"), grey.convert("LA"), grey.convert("1").convert("L")):
+        found = inference_model(model, image)["pred_score"]
+        assert found == pytest.approx(expected["pred_score"], abs=1e-6)
+    deep = Image.fromarray(np.full((4, 5), 40_000, np.int32))
+    with pytest.raises(DataError, match="a PIL image of mode I: scale it to 8 bits"):
+        inference_model(model, deep)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"", "bytes of an image: the file is empty"),
+        (bytes(100_000), "bytes of an image: not an image that OpenCV can read"),
+        (io.StringIO("text"), "open file: gives str, not bytes; open it with mode 'rb'"),
+        ({"a": 1}, "an image is of type dict; expected a path, bytes, an open file, a PIL"),
+        ([coloured(1, 2, 3), None], "an image is of type NoneType; expected"),
+        ("https://host/a.jpg", "https://host/a.jpg: is a web address; download the image"),
+    ],
+    ids=["empty", "zeros", "text", "dict", "a list with None", "address"],
+)
+def test_what_is_no_image_is_said_in_a_line(model, image, message):
+    with pytest.raises(DataError) as caught:
+        inference_model(model, image)
+    assert str(caught.value).startswith(message) and len(str(caught.value)) < 200
+
+
+def test_a_damaged_pil_image(model):
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+        data, "png"
+    )
+    with pytest.raises(DataError, match="a PIL image cannot be read"):
+        inference_model(model, Image.open(io.BytesIO(data.getvalue()[:2000])))

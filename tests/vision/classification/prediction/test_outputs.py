@@ -244,3 +244,14 @@ def test_images_are_not_overwritten(tmp_path):
         with pytest.raises(UsageError, match=message):
             spare_images({"--csv": [tmp_path / "in" / "out.csv"], "--saliency": targets}, images)
     spare_images({"--csv": [tmp_path / "in" / "out.csv"]}, images)
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1).jpg", "+x.png", "-y", "@z", "\tw"])
+def test_no_cell_is_a_formula(tmp_path, name):
+    file = CsvFile(tmp_path / "out.csv", 1, False)
+    image = PreparedImage(ImageFile(name, name), 0, None, None, (0, 0, 1, 1))
+    file.add(Prediction(image, [ClassScore(0, name, 0.5)]))
+    file.close()
+    with (tmp_path / "out.csv").open(newline="") as text:
+        _, row = csv.reader(text)
+    assert row == [f"'{name}", f"'{name}", "0", "0.5"]
