@@ -182,12 +182,6 @@ def resnet18(**kwargs: Any) -> ResNet:
 
 
 @accepts_pretrained
-def resnet26(**kwargs: Any) -> ResNet:
-    """timm's ResNet-26: bottlenecks, two in each stage, 16.0 M parameters, 2.3 G multiply-adds."""
-    return ResNet(Bottleneck, STAGES[26], **kwargs)
-
-
-@accepts_pretrained
 def resnet34(**kwargs: Any) -> ResNet:
     """ResNet-34: basic blocks, 21.8 M parameters, 3.7 G multiply-adds at 224 px."""
     return ResNet(BasicBlock, STAGES[34], **kwargs)
@@ -361,6 +355,12 @@ def resnet10t(**kwargs: Any) -> ResNet:
 def resnet14t(**kwargs: Any) -> ResNet:
     """timm's ResNet-14-T: tiered stem, form D, 10.1 M parameters, 1.7 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[14], stem="tiered", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
+def resnet26(**kwargs: Any) -> ResNet:
+    """timm's ResNet-26: bottlenecks, two in each stage, 16.0 M parameters, 2.3 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[26], **kwargs)
 
 
 @accepts_pretrained
