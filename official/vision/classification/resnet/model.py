@@ -170,9 +170,7 @@ def stem_convolutions(stem: str, in_channels: int, norm: Norm) -> M.Module:
             *(conv3x3(first, second), norm(second), M.ReLU()),
             conv3x3(second, third),
         )
-    raise ValueError(
-        f"stem must be one of '7x7', '3x3', {', '.join(map(repr, DEEP_STEMS))}, got {stem!r}"
-    )
+    raise ValueError(f"stem must be '7x7', '3x3', 'deep', 'wide' or 'tiered', got {stem!r}")
 
 
 @accepts_pretrained
@@ -323,7 +321,7 @@ def resnetv1d152(**kwargs: Any) -> ResNet:
 
 @accepts_pretrained
 def resnetv1d200(**kwargs: Any) -> ResNet:
-    """ResNet-200-D: deep stem, averaging shortcuts, 64.7 M, 19.9 G multiply-adds at 256 px."""
+    """ResNet-200-D: deep stem, averaging shortcuts, 64.7 M parameters, 15.2 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[200], stem="deep", avg_down=True, **kwargs)
 
 

@@ -50,8 +50,8 @@ class Row:
         preprocess: how its accuracy was measured.
         recipe: the file in ``official/recipes`` that states how they were trained.
         note: where the publisher's own table errs, or does not tell all.
-        results: all published accuracies; the first is that of ``preprocess``. A later one may be
-            at the size of the images that the network was trained on.
+        others: top-1 accuracy on other test sets, as in Result.
+        more: accuracies at other sizes of the images, such as that of its training.
     """
 
     name: str
@@ -70,12 +70,14 @@ class Row:
     preprocess: Preprocess
     recipe: Optional[str] = None
     note: str = ""
-    results: Tuple[Result, ...] = ()
+    others: Mapping[str, float] = field(default_factory=dict, hash=False)
+    more: Tuple[Result, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.results:
-            only = Result(self.preprocess, self.macs, self.top1, self.top5)
-            object.__setattr__(self, "results", (only,))
+    @property
+    def results(self) -> Tuple[Result, ...]:
+        """All published accuracies, those for ``preprocess`` first."""
+        first = Result(self.preprocess, self.macs, self.top1, self.top5, self.others)
+        return (first, *self.more)
 
     @property
     def shipped(self) -> Optional[Path]:

@@ -44,26 +44,10 @@ def _lines(name: str) -> List[Dict[str, str]]:
 
 
 def _row(line: Dict[str, str], results: List[Dict[str, str]]) -> Row:
-    mean, std = _VALUES[line["values"]]
-    measured = []
-    for each in results:
-        preprocess = Preprocess(
-            "RGB",
-            mean,
-            std,
-            resize=int(each["resize"]),
-            crop=int(each["px"]),
-            interpolation=line["interpolation"],
-            library="pillow",
-        )
-        numbers = {
-            name: float(each[name]) for name in ("top1", "top5", *_OTHERS) if each[name] != "-"
-        }
-        top1, top5 = numbers.pop("top1", None), numbers.pop("top5", None)
-        measured.append(Result(preprocess, float(each["gmacs"]) * 1e9, top1, top5, numbers))
+    first, *more = (_result(line, each) for each in results)
     tag = line["name"].split(".")[1]
     note = next((note for start, note in _NOTES.items() if tag.startswith(start)), "")
-    if measured[0].top1 is None:
+    if first.top1 is None:
         note = f"{note} No accuracy is published.".strip()
     return Row(
         name=line["name"],
@@ -71,15 +55,33 @@ def _row(line: Dict[str, str], results: List[Dict[str, str]]) -> Row:
         dataset="ImageNet-1k",
         num_classes=1000,
         params=int(line["params"]),
-        macs=measured[0].macs,
-        top1=measured[0].top1,
-        top5=measured[0].top5,
+        macs=first.macs,
+        top1=first.top1,
+        top5=first.top5,
         url=line["url"],
         digest_prefix=line["digits"].replace("-", ""),
         digest_is_sha256=True,
         licence=line["licence"],
         source=line["publisher"],
-        preprocess=measured[0].preprocess,
+        preprocess=first.preprocess,
         note=note,
-        results=tuple(measured),
+        others=first.others,
+        more=tuple(more),
     )
+
+
+def _result(line: Dict[str, str], measured: Dict[str, str]) -> Result:
+    mean, std = _VALUES[line["values"]]
+    preprocess = Preprocess(
+        "RGB",
+        mean,
+        std,
+        resize=int(measured["resize"]),
+        crop=int(measured["px"]),
+        interpolation=line["interpolation"],
+        library="pillow",
+    )
+    columns = ("top1", "top5", *_OTHERS)
+    found = {name: float(measured[name]) for name in columns if measured[name] != "-"}
+    top1, top5 = found.pop("top1", None), found.pop("top5", None)
+    return Result(preprocess, float(measured["gmacs"]) * 1e9, top1, top5, found)
