@@ -1,5 +1,11 @@
 """The networks and their published figures, which the list in official/ is compared with."""
 
+import functools
+import math
+
+from official.vision.classification.resnet import ARCHS
+from official.vision.classification.resnet.complexity import complexity, without_weights
+
 # Parameters, multiply-adds of convolutions and the classifier (in units of 1e9), and the same with
 # BN, ReLU and pooling as MMPreTrain's tables count them (None: not in a table), at 224 px or, for
 # CIFAR's networks, 32 px.
@@ -32,4 +38,46 @@ FACTS = {
     "resnet44_cifar": (658_586, 0.0972, None),
     "resnet56_cifar": (853_018, 0.1255, None),
     "resnet110_cifar": (1_727_962, 0.2529, None),
+    # timm's and torchvision's, from the figures of their own modules at 224 px (timm 1.0.29 and,
+    # for resnet26t and resnet200d, 1.0.31; torchvision 0.29.1).
+    "resnext50d_32x4d": (25_048_136, 4.470, None),
+    "resnext101_32x4d": (44_177_704, 7.970, None),
+    "resnext101_64x4d": (83_455_272, 15.460, None),
+    "resnext101_32x16d": (194_026_792, 36.163, None),
+    "resnext101_32x32d": (468_530_472, 87.107, None),
+    "resnext101_32x48d": (828_411_176, 153.310, None),
+    "resnetv1d18": (11_708_744, 2.054, None),
+    "resnetv1d26": (16_014_408, 2.582, None),
+    "resnetv1d34": (21_816_904, 3.903, None),
+    "resnetv1d200": (64_693_064, 15.247, None),
+    "resnetv1s50": (25_680_808, 5.444, None),
+    "resnetv1s101": (44_672_936, 9.157, None),
+    "resnetv1s152": (60_316_584, 12.869, None),
+    "resnet10t": (5_435_488, 1.097, None),
+    "resnet14t": (10_081_632, 1.677, None),
+    "resnet26": (15_995_176, 2.342, None),
+    "resnet26t": (16_011_872, 2.550, None),
+    "resnetv2_18": (11_687_720, 1.814, None),
+    "resnetv2_18d": (11_706_952, 2.054, None),
+    "resnetv2_34": (21_795_880, 3.664, None),
+    "resnetv2_34d": (21_815_112, 3.903, None),
+    "resnetv2_50_timm": (25_549_352, 4.089, None),
+    "resnetv2_101_timm": (44_541_480, 7.801, None),
 }
+
+
+@functools.lru_cache(maxsize=None)
+def cost_of(arch, num_classes, size):
+    """Parameters and multiply-adds as they are computed, and the parameters that are there."""
+    with without_weights():
+        network = ARCHS[arch](num_classes=num_classes)
+    cost = complexity(network, size)
+    return cost.params, cost.macs, count(network)
+
+
+def count(network):
+    """Trainable parameters, those of ``without_weights`` too."""
+    values = (
+        getattr(module, name, None) for module in network.modules() for name in ("weight", "bias")
+    )
+    return sum(math.prod(value.shape) for value in values if value is not None)

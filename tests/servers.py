@@ -3,6 +3,7 @@
 import datetime
 import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
@@ -108,6 +109,35 @@ def endless(piece: bytes, sent: List[int]) -> Answer:
         while sum(sent) < 1 << 30:
             handler.wfile.write(piece)
             sent.append(len(piece))
+
+    return answer
+
+
+def trickle(data: bytes, header: bool = False) -> Answer:
+    """A byte of ``data``, or of a long header, every 20 ms; after 6 s the server has had enough."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if header:
+            sent = b"HTTP/1.1 200 OK\r\nX-Long: " + data.hex().encode()
+        else:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            sent = data
+        for index in range(300):
+            handler.wfile.write(sent[index : index + 1])
+            time.sleep(0.02)
+
+    return answer
+
+
+def redirect(url: str) -> Answer:
+    """Lead on to ``url``."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", url)
+        handler.end_headers()
 
     return answer
 

@@ -11,6 +11,7 @@ from torch import nn
 # Height, width and number of images. The second is odd everywhere: 81x97, 41x49, 21x25, 11x13, 6x7.
 IMAGENET_SIZES = ((224, 224, 1), (161, 193, 2))
 DEEP_SIZES = ((224, 224, 1), (161, 193, 1))  # the tests' time is in the largest networks
+SMALL_SIZES = ((128, 128, 1), (97, 113, 1))  # 97x113, 49x57, 25x29, 13x15, 7x8, 4x4
 CIFAR_SIZES = ((32, 32, 2), (33, 41, 2))
 
 

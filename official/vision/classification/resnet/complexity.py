@@ -1,9 +1,12 @@
 """Parameters and multiply-adds of a network, counted from its structure: no device, no hooks."""
 
+import contextlib
 from dataclasses import dataclass, replace
-from typing import Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
+from unittest import mock
 
 import megengine.module as M
+import numpy as np
 
 
 @dataclass
@@ -121,6 +124,26 @@ def complexity(
     cost = Cost(in_channels, height, width or height)
     model.complexity(cost)
     return cost
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Build networks within this block of which only the structure is wanted.
+
+    Their filters and classifiers take no memory and no time: ResNeXt-101 32x48d has 3.3 GB of them.
+    MegEngine's own classes are changed for as long, so nothing else may be built meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in (name for name in vars(M.init) if name.endswith("_") and name[0] != "_"):
+            stack.enter_context(mock.patch.object(M.init, name, lambda *args, **kwargs: None))
+        for module in (M.conv, M.linear):
+            stack.enter_context(mock.patch.object(module, "Parameter", _shape))
+        yield
+
+
+def _shape(value: np.ndarray) -> Any:
+    """An array of this shape that is one number in memory."""
+    return np.broadcast_to(np.float32(0), value.shape)
 
 
 def _pair(value: object) -> Tuple[int, int]:

@@ -31,14 +31,24 @@ from .blocks import (
 from .complexity import Cost
 from .pretrained import accepts_pretrained
 
-# Blocks per stage of every depth (He et al., Table 1).
+# Blocks per stage of every depth: He et al., Table 1, and for 200 Table 1 of their second paper
+# (arXiv:1603.05027). Those of 10, 14, 26 and of 200-D are timm's: 10 and 18 have basic blocks, 14
+# and 26 as many bottlenecks.
 STAGES = {
+    10: (1, 1, 1, 1),
+    14: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
+    26: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
+
+# Channels after each of a deep stem's three convolutions: ResNet-C's (Bag of Tricks, section 4.2),
+# GluonCV's "s" networks', and those of timm's "t" networks.
+DEEP_STEMS = {"deep": (32, 32, 64), "wide": (64, 64, 128), "tiered": (24, 32, 64)}
 
 
 class ResNet(Layer):
@@ -59,8 +69,9 @@ class ResNet(Layer):
         norm: builds a normalisation layer from its number of channels.
         in_channels: channels of the input image.
         stem: ``"7x7"``; ``"deep"`` for 3x3/2 to 32, 3x3 to 32 and 3x3 to 64 channels in its
-            place, with BN and ReLU between them (ResNet-C); or ``"3x3"`` for 3x3 at stride 1
-            without max-pool, for small images: strides are then 1, 2, 4, 8.
+            place, with BN and ReLU between them (ResNet-C); ``"wide"`` or ``"tiered"`` for the
+            same with other channels (``DEEP_STEMS``); or ``"3x3"`` for 3x3 at stride 1 without
+            max-pool, for small images: strides are then 1, 2, 4, 8.
         avg_down: let a 2x2 mean carry the stride in projection shortcuts (ResNet-D); where
             dilation replaces the stride there is no mean.
         drop_path: DropPath's rate in the last block; it rises linearly from 0 in the first.
@@ -86,13 +97,14 @@ class ResNet(Layer):
     ):
         super().__init__()
         self.conv1 = stem_convolutions(stem, in_channels, norm)
-        self.bn1 = norm(64)
+        channels = DEEP_STEMS.get(stem, (64,))[-1]
+        self.bn1 = norm(channels)
         self.maxpool = M.Identity() if stem == "3x3" else MaxPool3x3()
         self.layer1, self.layer2, self.layer3, self.layer4 = build_stages(
             block,
             (64, 128, 256, 512),
             layers,
-            in_channels=64,
+            in_channels=channels,
             dilate=replace_stride_with_dilation,
             drop_path=drop_path,
             groups=groups,
@@ -103,11 +115,14 @@ class ResNet(Layer):
         self.fc = M.Linear(512 * block.expansion, num_classes)
         initialise(self, zero_init_residual)
 
+    def stem(self, x: Tensor) -> Tensor:
+        """What reaches layer1."""
+        return self.maxpool(self.ops.conv_norm(self.conv1, self.bn1, x, relu=True))
+
     def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
         """Every stage's output by name: ``stem, res2, res3, res4, res5``."""
         features = {}
-        x = self.ops.conv_norm(self.conv1, self.bn1, x, relu=True)
-        features["stem"] = x = self.maxpool(x)
+        features["stem"] = x = self.stem(x)
         features["res2"] = x = self.layer1(x)
         features["res3"] = x = self.layer2(x)
         features["res4"] = x = self.layer3(x)
@@ -122,8 +137,11 @@ class ResNet(Layer):
         (feature,) = self.extract_feat(x)
         return self.ops.linear(self.fc, feature)
 
-    def features_complexity(self, cost: Cost) -> None:
+    def stem_complexity(self, cost: Cost) -> None:
         cost.sequence(self.conv1).norm(self.bn1).relu().sequence(self.maxpool)
+
+    def features_complexity(self, cost: Cost) -> None:
+        self.stem_complexity(cost)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 block.complexity(cost)
@@ -136,6 +154,8 @@ class ResNet(Layer):
 def stem_convolutions(stem: str, in_channels: int, norm: Norm) -> M.Module:
     """What precedes the stem's last BN and ReLU: ``(N, in_channels, H, W)`` -> ``(N, 64, ...)``.
 
+    A ``"wide"`` stem has 128 channels in place of 64.
+
     Raises:
         ValueError: for an unknown ``stem``.
     """
@@ -143,13 +163,14 @@ def stem_convolutions(stem: str, in_channels: int, norm: Norm) -> M.Module:
         return M.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
     if stem == "3x3":
         return conv3x3(in_channels, 64)
-    if stem == "deep":
+    if stem in DEEP_STEMS:
+        first, second, third = DEEP_STEMS[stem]
         return ConvNorms(
-            *(conv3x3(in_channels, 32, stride=2), norm(32), M.ReLU()),
-            *(conv3x3(32, 32), norm(32), M.ReLU()),
-            conv3x3(32, 64),
+            *(conv3x3(in_channels, first, stride=2), norm(first), M.ReLU()),
+            *(conv3x3(first, second), norm(second), M.ReLU()),
+            conv3x3(second, third),
         )
-    raise ValueError(f"stem must be '7x7', 'deep' or '3x3', got {stem!r}")
+    raise ValueError(f"stem must be '7x7', '3x3', 'deep', 'wide' or 'tiered', got {stem!r}")
 
 
 @accepts_pretrained
@@ -189,9 +210,47 @@ def resnext50_32x4d(**kwargs: Any) -> ResNet:
 
 
 @accepts_pretrained
+def resnext50d_32x4d(**kwargs: Any) -> ResNet:
+    """ResNeXt-50-D 32x4d: form D of ResNeXt-50, 25.0 M parameters, 4.5 G multiply-adds."""
+    return ResNet(
+        Bottleneck, STAGES[50], groups=32, width_per_group=4, stem="deep", avg_down=True, **kwargs
+    )
+
+
+@accepts_pretrained
+def resnext101_32x4d(**kwargs: Any) -> ResNet:
+    """ResNeXt-101 32x4d: 32 groups of width 4, 44.2 M parameters, 8.0 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[101], groups=32, width_per_group=4, **kwargs)
+
+
+@accepts_pretrained
+def resnext101_64x4d(**kwargs: Any) -> ResNet:
+    """ResNeXt-101 64x4d: 64 groups of width 4, 83.5 M parameters, 15.5 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[101], groups=64, width_per_group=4, **kwargs)
+
+
+@accepts_pretrained
 def resnext101_32x8d(**kwargs: Any) -> ResNet:
     """ResNeXt-101 32x8d: 32 groups of width 8, 88.8 M parameters, 16.4 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[101], groups=32, width_per_group=8, **kwargs)
+
+
+@accepts_pretrained
+def resnext101_32x16d(**kwargs: Any) -> ResNet:
+    """ResNeXt-101 32x16d: 32 groups of width 16, 194.0 M parameters, 36.2 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[101], groups=32, width_per_group=16, **kwargs)
+
+
+@accepts_pretrained
+def resnext101_32x32d(**kwargs: Any) -> ResNet:
+    """ResNeXt-101 32x32d: 32 groups of width 32, 468.5 M parameters, 87.1 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[101], groups=32, width_per_group=32, **kwargs)
+
+
+@accepts_pretrained
+def resnext101_32x48d(**kwargs: Any) -> ResNet:
+    """ResNeXt-101 32x48d: 32 groups of width 48, 828.4 M parameters, 153.3 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[101], groups=32, width_per_group=48, **kwargs)
 
 
 @accepts_pretrained
@@ -225,6 +284,24 @@ def resnetv1c152(**kwargs: Any) -> ResNet:
 
 
 @accepts_pretrained
+def resnetv1d18(**kwargs: Any) -> ResNet:
+    """ResNet-18-D: deep stem, averaging shortcuts, 11.7 M parameters, 2.1 G multiply-adds."""
+    return ResNet(BasicBlock, STAGES[18], stem="deep", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
+def resnetv1d26(**kwargs: Any) -> ResNet:
+    """ResNet-26-D: deep stem, averaging shortcuts, 16.0 M parameters, 2.6 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[26], stem="deep", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
+def resnetv1d34(**kwargs: Any) -> ResNet:
+    """ResNet-34-D: deep stem, averaging shortcuts, 21.8 M parameters, 3.9 G multiply-adds."""
+    return ResNet(BasicBlock, STAGES[34], stem="deep", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
 def resnetv1d50(**kwargs: Any) -> ResNet:
     """ResNet-50-D: deep stem, averaging shortcuts, 25.6 M parameters, 4.3 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[50], stem="deep", avg_down=True, **kwargs)
@@ -240,3 +317,51 @@ def resnetv1d101(**kwargs: Any) -> ResNet:
 def resnetv1d152(**kwargs: Any) -> ResNet:
     """ResNet-152-D: deep stem, averaging shortcuts, 60.2 M parameters, 11.8 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[152], stem="deep", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
+def resnetv1d200(**kwargs: Any) -> ResNet:
+    """ResNet-200-D: deep stem, averaging shortcuts, 64.7 M parameters, 15.2 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[200], stem="deep", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
+def resnetv1s50(**kwargs: Any) -> ResNet:
+    """ResNet-50-S: deep stem of twice the width, 25.7 M parameters, 5.4 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[50], stem="wide", **kwargs)
+
+
+@accepts_pretrained
+def resnetv1s101(**kwargs: Any) -> ResNet:
+    """ResNet-101-S: deep stem of twice the width, 44.7 M parameters, 9.2 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[101], stem="wide", **kwargs)
+
+
+@accepts_pretrained
+def resnetv1s152(**kwargs: Any) -> ResNet:
+    """ResNet-152-S: deep stem of twice the width, 60.3 M parameters, 12.9 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[152], stem="wide", **kwargs)
+
+
+@accepts_pretrained
+def resnet10t(**kwargs: Any) -> ResNet:
+    """timm's ResNet-10-T: tiered stem, form D, 5.4 M parameters, 1.1 G multiply-adds."""
+    return ResNet(BasicBlock, STAGES[10], stem="tiered", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
+def resnet14t(**kwargs: Any) -> ResNet:
+    """timm's ResNet-14-T: tiered stem, form D, 10.1 M parameters, 1.7 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[14], stem="tiered", avg_down=True, **kwargs)
+
+
+@accepts_pretrained
+def resnet26(**kwargs: Any) -> ResNet:
+    """timm's ResNet-26: bottlenecks, two in each stage, 16.0 M parameters, 2.3 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[26], **kwargs)
+
+
+@accepts_pretrained
+def resnet26t(**kwargs: Any) -> ResNet:
+    """timm's ResNet-26-T: tiered stem, form D, 16.0 M parameters, 2.6 G multiply-adds."""
+    return ResNet(Bottleneck, STAGES[26], stem="tiered", avg_down=True, **kwargs)

@@ -133,7 +133,7 @@ def stages(model: M.Module) -> List[List[M.Module]]:
 
     The BN that ends ResNet v2 in the paper's form belongs to its last stage.
     """
-    found = [[model.conv1, model.bn1]]
+    found = [[layer for layer in (model.conv1, model.bn1) if layer is not None]]
     while hasattr(model, f"layer{len(found)}"):
         found.append([getattr(model, f"layer{len(found)}")])
     last = getattr(model, "norm", None)

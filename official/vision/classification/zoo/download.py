@@ -7,31 +7,34 @@ the code is used where it lies.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator
 from urllib.parse import urlparse
 
-import requests
 from megengine.hub.hub import _get_megengine_home
 from tqdm import tqdm
 
 from ..errors import DownloadError, WeightsError
 from .rows import Row
+from .transfer import Transfer, TransferError, reason, without_password
 
 MIRROR = "RESNET_WEIGHTS_MIRROR"  # replaces the scheme and host of every URL
-_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
-_AS_IS = {"Accept-Encoding": "identity"}  # so that Content-Length is the file's
 _PIECE = 1 << 20
+_PIN = 64  # hex digits of a sha256
 
 logger = logging.getLogger(__name__)
 
 
 def fetch(row: Row, check: Callable[[Path], None], max_bytes: int) -> Path:
     """The row's weight file: the one that comes along, or in the cache, downloaded at first.
+
+    A licence that forbids commercial use is said each time.
 
     Args:
         check: raises WeightsError for a file whose content does not fit.
@@ -45,15 +48,17 @@ def fetch(row: Row, check: Callable[[Path], None], max_bytes: int) -> Path:
         return _intact(row, row.shipped)
     path = cached_path(row.url)
     try:
-        if not (path.exists() and _pin_path(path).exists()):
+        if not (_is_there(path) and _is_there(_pin_path(path))):
             path.parent.mkdir(parents=True, exist_ok=True)
             _fill_cache(path, row, check, max_bytes)
         _compare_with_pin(path)
     except OSError as error:
         raise DownloadError(
-            f"{path}: {_reason(error)}; set MGE_HOME to a folder that can be written, or fetch "
+            f"{path}: {reason(error)}; set MGE_HOME to a folder that can be written, or fetch "
             f"{row.url} and give its path"
         ) from None
+    if row.licence_notice is not None:
+        logger.warning("%s", row.licence_notice)
     return path
 
 
@@ -62,7 +67,7 @@ def _intact(row: Row, path: Path) -> Path:
     try:
         sha256 = file_digest(path, "sha256")
     except OSError as error:
-        raise WeightsError(f"{path}: {_reason(error)}; {way_out}") from None
+        raise WeightsError(f"{path}: {reason(error)}; {way_out}") from None
     if sha256 != row.digest_prefix:
         raise WeightsError(f"{path}: not the weights of {row.name} (sha256 {sha256}); {way_out}")
     return path
@@ -75,9 +80,9 @@ def cached_path(url: str) -> Path:
 
 
 def file_digest(path: Path, algorithm: str) -> str:
-    """Hex digest of a file's content."""
+    """Hex digest of a regular file's content."""
     digest = hashlib.new(algorithm)
-    with path.open("rb") as file:
+    with _open_regular(path, os.O_RDONLY) as file:
         for piece in iter(lambda: file.read(_PIECE), b""):
             digest.update(piece)
     return digest.hexdigest()
@@ -85,12 +90,13 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 def _fill_cache(path: Path, row: Row, check: Callable[[Path], None], max_bytes: int) -> None:
     """Put the file and its pin in place, the file last: where it is, it has been checked."""
-    with _reserved(path.with_name(path.name + ".part")) as part:
-        if not path.exists():
-            _download(row.url, part, max_bytes)
-            _pin(path, _inspect(part, row, check, _mirrored(row.url)))
+    part = path.with_name(path.name + ".part")
+    with _reserved(part) as file:
+        if not _is_there(path):
+            _download(row.url, file, max_bytes)
+            _pin(path, _inspect(part, row, check, without_password(_mirrored(row.url))))
             part.replace(path)
-        elif not _pin_path(path).exists():  # MegEngine's hub has fetched it
+        elif not _is_there(_pin_path(path)):  # MegEngine's hub has fetched it
             _pin(path, _inspect(path, row, check, str(path), "; delete it to download it again"))
 
 
@@ -101,44 +107,59 @@ def _inspect(
     try:
         check(path)
     except WeightsError as error:
-        reason = str(error)
-        if reason.startswith(f"{path}: "):  # of no use: a temporary name
-            reason = reason[len(f"{path}: ") :]
-        message = f"{source}: not the weights of {row.name}: {reason}{way_out}"
+        words = str(error)
+        if words.startswith(f"{path}: "):  # of no use: a temporary name
+            words = words[len(f"{path}: ") :]
+        message = f"{source}: not the weights of {row.name}: {words}{way_out}"
         raise WeightsError(message) from None
     sha256 = file_digest(path, "sha256")
-    if not row.digest_is_sha256:
+    if not (row.digest_is_sha256 and row.digest_prefix):
         _try_digests(path, row, sha256)
     elif not sha256.startswith(row.digest_prefix):
         raise WeightsError(
             f"{source}: not the weights of {row.name}: its sha256 begins with {sha256[:8]}, not "
-            f"with {row.digest_prefix}, as its published name says{way_out}"
+            f"with {row.digest_prefix[:8]}, as {_stated(row)}{way_out}"
         )
     return sha256
+
+
+def _stated(row: Row) -> str:
+    """How its digest is known."""
+    full = len(row.digest_prefix) == _PIN
+    return f"{row.source} states" if full else "its published name says"
 
 
 def _try_digests(path: Path, row: Row, sha256: str) -> None:
     """Tell whether what the digits in the name may hash is this file."""
     digests = (sha256, file_digest(path, "md5"))
-    if not any(digest.startswith(row.digest_prefix) for digest in digests):
-        logger.warning(
-            "%s: every tensor fits, but the origin could not be verified: neither sha256 nor md5 "
-            "begins with %s, the digits in the published name; sha256 %s is pinned from now on",
-            row.name,
-            row.digest_prefix,
-            sha256,
+    if not row.digest_prefix:
+        why = f"{row.source} states no digest of it"
+    elif any(digest.startswith(row.digest_prefix) for digest in digests):
+        return
+    else:
+        why = (
+            f"neither sha256 nor md5 begins with {row.digest_prefix}, the digits in the published "
+            "name"
         )
+    logger.warning(
+        "%s: every tensor fits, but the origin could not be verified: %s; sha256 %s is pinned from "
+        "now on",
+        *(row.name, why, sha256),
+    )
 
 
 def _pin(path: Path, sha256: str) -> None:
     pin = _pin_path(path)
-    with _reserved(pin.with_name(pin.name + ".part")) as part:
-        part.write_text(sha256 + "\n")
+    part = pin.with_name(pin.name + ".part")
+    with _reserved(part) as file:
+        file.write(f"{sha256}\n".encode())
+        file.flush()
         part.replace(pin)
 
 
 def _compare_with_pin(path: Path) -> None:
-    pinned = _pin_path(path).read_text(errors="replace").strip()
+    with _open_regular(_pin_path(path), os.O_RDONLY) as file:
+        pinned = file.read(2 * _PIN).decode("ascii", "replace").strip()
     sha256 = file_digest(path, "sha256")
     if sha256 != pinned:
         raise WeightsError(
@@ -147,36 +168,37 @@ def _compare_with_pin(path: Path) -> None:
         )
 
 
-def _download(url: str, part: Path, max_bytes: int) -> None:
+def _download(url: str, file: BinaryIO, max_bytes: int) -> None:
     source = _mirrored(url)
+    shown = without_password(source)
     way_out = f"fetch it elsewhere and give its path instead, or set {MIRROR}"
-    try:
-        with requests.get(source, stream=True, timeout=_TIMEOUT, headers=_AS_IS) as response:
-            if response.status_code != 200:
-                raise DownloadError(f"{source}: HTTP status {response.status_code}; {way_out}")
-            length = response.headers.get("Content-Length", "")
-            expected = int(length) if length.isdecimal() else 0
-            received = _save(response, part, expected, max_bytes, Path(url).name)
-    except OSError as error:  # every RequestException is one
-        raise DownloadError(f"{source}: {_reason(error)}; {way_out}") from None
-    if received > max_bytes:
-        raise WeightsError(f"{source}: longer than {max_bytes} bytes, not the expected weights")
-    if expected and received != expected:
-        raise DownloadError(f"{source}: broke off after {received} of {expected} bytes; try again")
-
-
-def _save(
-    response: requests.Response, part: Path, expected: int, max_bytes: int, label: str
-) -> int:
     received = 0
-    bar = tqdm(total=expected or None, unit="B", unit_scale=True, desc=label, disable=None)
-    with bar, part.open("wb") as file:
-        for piece in response.iter_content(_PIECE):
+    try:
+        with contextlib.closing(Transfer(source)) as transfer:
+            if transfer.status != 200:
+                raise DownloadError(f"{shown}: HTTP status {transfer.status}; {way_out}")
+            received = _save(transfer, file, max_bytes, Path(url).name)
+    except TransferError as error:
+        raise DownloadError(f"{shown}: {error}; {way_out}") from None
+    if received > max_bytes:
+        raise WeightsError(f"{shown}: longer than {max_bytes} bytes, not the expected weights")
+    if transfer.length and received != transfer.length:
+        raise DownloadError(
+            f"{shown}: broke off after {received} of {transfer.length} bytes; try again"
+        )
+
+
+def _save(transfer: Transfer, file: BinaryIO, max_bytes: int, label: str) -> int:
+    received = 0
+    total = transfer.length or None
+    with tqdm(total=total, unit="B", unit_scale=True, desc=label, disable=None) as bar:
+        for piece in transfer:
             file.write(piece)
             received += len(piece)
             bar.update(len(piece))
             if received > max_bytes:
                 break
+    file.flush()
     return received
 
 
@@ -185,35 +207,53 @@ def _mirrored(url: str) -> str:
     return mirror.rstrip("/") + urlparse(url).path if mirror else url
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "no secure connection, such as for a certificate that is not trusted"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _pin_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a name is taken, be it by a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
+def _open_regular(path: Path, flags: int) -> BinaryIO:
+    """Open a file of the cache, which nobody can have made a link or a pipe.
+
+    Raises:
+        WeightsError: when it is something else, or known by another name besides.
+        OSError: as ``os.open`` does.
+    """
+    try:
+        number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads
+            raise _irregular(path) from None
+        raise
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode) or (flags != os.O_RDONLY and status.st_nlink > 1):
+        os.close(number)
+        raise _irregular(path)
+    return os.fdopen(number, "rb" if flags == os.O_RDONLY else "r+b")
+
+
+def _irregular(path: Path) -> WeightsError:
+    return WeightsError(f"{path}: is a link or a pipe, not a file of its own; delete it")
+
+
 @contextlib.contextmanager
-def _reserved(part: Path) -> Iterator[Path]:
-    """Let one process at a time have ``part``, which is gone afterwards; the others wait.
+def _reserved(part: Path) -> Iterator[BinaryIO]:
+    """Let one process at a time have ``part``, empty, which is gone afterwards; the others wait.
 
     The lock is on the file itself: on NFS only what is open for writing can be locked.
     """
     while True:
-        with part.open("ab") as file:
+        with _open_regular(part, os.O_RDWR | os.O_CREAT) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(part, file):  # the one before has renamed or removed it
                 continue
             try:
-                yield part
+                file.truncate(0)
+                yield file
             finally:
                 if _is_at(part, file):
                     part.unlink()
@@ -222,6 +262,6 @@ def _reserved(part: Path) -> Iterator[Path]:
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        return os.path.samestat(path.lstat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False

@@ -74,6 +74,23 @@ SCHEMES: Dict[str, _Scheme] = {
         r"^(moments|accum|stat)\.|^(epoch_num|step_num|global_step|learning_rate|momentum"
         r"|scale_sense|loss_scale|current_iterator_step|last_overflow_iterator_step)$",
     ),
+    # timm's models/resnetv2.py. Its other networks have torchvision's names.
+    "timm_v2": _Scheme(
+        r"^stages\.0\.blocks\.0\.norm1\.",
+        (
+            (r"^stem\.conv\.", "conv1."),
+            (r"^stem\.conv1\.", "conv1.0."),
+            (r"^stem\.norm1\.", "conv1.1."),
+            (r"^stem\.conv2\.", "conv1.3."),
+            (r"^stem\.norm2\.", "conv1.4."),
+            (r"^stem\.conv3\.", "conv1.6."),
+            *((rf"^stages\.{stage}\.blocks\.", f"layer{stage + 1}.") for stage in range(4)),
+            (r"\.norm([123])\.", r".bn\1."),
+            (r"\.downsample\.conv\.", ".downsample.0."),
+            (r"^head\.fc\.", "fc."),
+        ),
+        _TORCH_DROPPED,
+    ),
     # github.com/akamaster/pytorch_resnet_cifar10
     "cifar": _Scheme(r"^linear\.weight$", ((r"^linear\.", "fc."),), _TORCH_DROPPED),
     "torchvision": _Scheme("", (), _TORCH_DROPPED),
@@ -86,6 +103,10 @@ _RESNET_D_RULES = (
     (r"^layer1\.0\.downsample\.1\.", "layer1.0.downsample.2."),
     (r"^layer1\.0\.downsample\.0\.", "layer1.0.downsample.1."),
 )
+# In timm's form D of ResNet v2, told by its deep stem, a 2x2 mean or identity precedes a shortcut's
+# convolution; it has no name there.
+_TIMM_V2_D_MARK = "stem.conv2.weight"
+_TIMM_V2_D_RULES = ((r"\.downsample\.0\.", ".downsample.1."),)
 
 
 def translate(tensors: Mapping[str, np.ndarray]) -> Translation:
@@ -102,6 +123,8 @@ def translate(tensors: Mapping[str, np.ndarray]) -> Translation:
     rules = scheme.rules
     if _RESNET_D_MARK in plain.values():
         rules += _RESNET_D_RULES
+    if name == "timm_v2" and _TIMM_V2_D_MARK in plain.values():
+        rules += _TIMM_V2_D_RULES
     sources: Dict[str, str] = {}
     dropped = []
     for source, bare in plain.items():
@@ -114,6 +137,9 @@ def translate(tensors: Mapping[str, np.ndarray]) -> Translation:
             raise WeightsError(f"{both} are the same tensor, {shown(ours)}")
         sources[ours] = source
     found = {ours: tensors[source] for ours, source in sources.items()}
+    head = found.get("fc.weight")
+    if name == "timm_v2" and head is not None and head.shape[2:] == (1, 1):
+        found["fc.weight"] = head.reshape(head.shape[:2])  # timm has a 1x1 convolution there
     return Translation(name, found, sources, tuple(dropped))
 
 

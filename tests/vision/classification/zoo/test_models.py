@@ -8,6 +8,7 @@ from official.vision.classification.errors import UsageError
 from official.vision.classification.zoo import ARCHS, ROWS, arch_of
 from official.vision.classification.zoo.models import image_size
 from tests.networks import FACTS
+from tests.oracles import published
 
 ALL_ARCHS = sorted(FACTS)
 CIFAR = [name for name in ALL_ARCHS if name.endswith("_cifar")]
@@ -30,21 +31,25 @@ ROW_NAMES = sorted(
 """.split()
     + MEGENGINE_ROWS
 )
+TABLES = sorted(published.names())  # timm's and torchvision's, which have a dot
 
 
 def test_all_names():
-    assert list_models() == sorted(ALL_ARCHS + ROW_NAMES)
+    assert list_models() == sorted(ALL_ARCHS + ROW_NAMES + TABLES)
+    assert len(TABLES) == 110 and all("." in name for name in TABLES)
     assert sorted(ARCHS) == ALL_ARCHS
 
 
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        ("resnext50*", ["resnext50_32x4d", "resnext50_32x4d_fbaug_in1k"]),
+        ("resnext50_*fbaug*", ["resnext50_32x4d_fbaug_in1k"]),
         ("*aug_in1k", MEGENGINE_ROWS),
-        ("*_in1k", [name for name in ROW_NAMES if name[-5:] == "_in1k"]),
+        ("*_in1k", sorted([*TABLES, *(name for name in ROW_NAMES if name[-5:] == "_in1k")])),
+        ("resnet50.a?_in1k", [f"resnet50.a{letter}_in1k" for letter in "123m"]),
+        ("*.tv2_in1k", [name for name in TABLES if name.endswith(".tv2_in1k")]),
         ("*_cifar", CIFAR),
-        ("resnetv2*", V2),
+        ("resnetv2_*[01]", V2),
         ("*rsb-a[12]*", ["resnet50_8xb256-rsb-a1-600e_in1k", "resnet50_8xb256-rsb-a2-300e_in1k"]),
         ("wide_resnet?01_2", ["wide_resnet101_2"]),
         ("resnet[12]8", ["resnet18"]),
@@ -62,9 +67,9 @@ def test_with_and_without_weights():
     without = [name for name in ALL_ARCHS if all(row.arch != name for row in ROWS)]
     assert {"resnet32_cifar", "resnet110_cifar"} <= {*without}
     assert list_models(pretrained=False) == without
-    assert list_models(pretrained=True) == sorted({*ALL_ARCHS, *ROW_NAMES} - {*without})
+    assert list_models(pretrained=True) == sorted({*ALL_ARCHS, *ROW_NAMES, *TABLES} - {*without})
     assert list_models("*_cifar", pretrained=True) == sorted({*CIFAR} - {*without})
-    assert list_models("resnetv2*", True) == V2
+    assert list_models("resnetv2_*[01]", True) == V2
     assert list_models("wide_resnet*_2", False) == []
 
 
@@ -128,7 +133,7 @@ def test_an_unknown_name_near_to_none():
 def test_a_name_that_is_a_network_and_a_row_is_told_once():
     with pytest.raises(UsageError) as caught:
         get_model("resnetv2_5")
-    assert str(caught.value).endswith(": did you mean resnetv2_50?")
+    assert ": did you mean resnetv2_50, resnetv2_50.a1h_in1k, " in str(caught.value)
 
 
 def test_a_row_is_a_network_with_weights_of_its_own(row, mirror, pkl, random_state, same, known):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from official.vision.classification.readers import read_weights
-from official.vision.classification.zoo import Weights, fill
+from official.vision.classification.resnet.model import Bottleneck, ResNet
+from official.vision.classification.zoo import ARCHS, Weights, fill
 from official.vision.classification.zoo.models import get_model
 from official.vision.classification.zoo.names import translate
 from tests.oracles import files, fixtures, seeded
@@ -27,8 +28,21 @@ SCHEMES = {
 }
 
 
+# timm's and torchvision's widest networks, of which the fixtures have one block in each stage.
+SHORT = "_short"
+WIDTHS = {f"resnext101_32x{width}d": width for width in (16, 32, 48)}
+
+
 def scheme_of(name):
-    return SCHEMES[name.split("_")[0]]
+    return "timm_v2" if name.startswith("timm_resnetv2") else SCHEMES[name.split("_")[0]]
+
+
+def build(name, fixture):
+    if name.endswith(SHORT):
+        width = WIDTHS[fixture.arch]
+        layers = (1, 1, 1, 1)
+        return ResNet(Bottleneck, layers, fixture.num_classes, groups=32, width_per_group=width)
+    return get_model(fixture.arch, num_classes=fixture.num_classes)
 
 
 def fill_from(name, fixture):
@@ -36,7 +50,7 @@ def fill_from(name, fixture):
     translation = translate(seeded.tensors(fixture.shapes))
     assert translation.scheme == scheme_of(name)
     assert all(dropped.endswith(seeded.COUNTER) for dropped in translation.dropped)
-    model = get_model(fixture.arch, num_classes=fixture.num_classes)
+    model = build(name, fixture)
     fill(model, Weights(Path(name), translation.tensors))
     model.eval()
     return model
@@ -65,6 +79,15 @@ def test_every_family_has_a_fixture_of_every_framework_that_publishes_it():
         *(("mmpretrain", name) for name in ("resnet18_cifar", "resnet50_cifar")),
         *(("mindcv", name) for name in ("resnetv2_50", "resnetv2_101")),
         *(("cifar", name) for name in ("resnet20_cifar", "resnet56_cifar")),
+    }
+
+
+def test_every_network_has_a_fixture_of_whoever_published_it():
+    """But CIFAR's deeper ones, whose blocks and stems are those of the others."""
+    archs = {fixtures.load(name).arch for name in fixtures.names()}
+    assert {*ARCHS} - archs == {
+        *("resnet34_cifar", "resnet101_cifar", "resnet152_cifar"),
+        *("resnet32_cifar", "resnet44_cifar", "resnet110_cifar"),
     }
 
 

@@ -1,12 +1,31 @@
 """What is known of a set of trained weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Mapping, Optional, Tuple
 
 from ...preprocess import Preprocess
 
 _ROOT = Path(__file__).resolve().parents[5]  # the folder that has official/
+
+
+@dataclass(frozen=True)
+class Result:
+    """Published accuracies in per cent for images that are prepared in one way, centre crop.
+
+    Args:
+        preprocess: how the images were prepared.
+        macs: multiply-adds of convolutions and linear layers for such an image, counted.
+        top1, top5: on the validation set of the data set; None where not published.
+        others: top-1 accuracy on other test sets, by the names of ``testing.benchmarks``:
+            ``real, v2, a, r, sketch``.
+    """
+
+    preprocess: Preprocess
+    macs: float
+    top1: Optional[float]
+    top5: Optional[float]
+    others: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -21,14 +40,18 @@ class Row:
         macs: multiply-adds of convolutions and linear layers for a crop of ``preprocess``, counted.
         top1, top5: published accuracy in per cent on the validation set, single centre crop.
         url: where the file is; for one that comes along with the code, its path in the project.
-        digest_prefix: hex digits in the file's name; all of a file's that comes along.
+        digest_prefix: hex digits that the publisher states, in the file's name or on its page: the
+            first of them or all 64; all of a file's that comes along; empty where there are none.
         digest_is_sha256: whether the publisher states that its file's sha256 begins with them: a
             file with another is refused. If not, it is tried, as md5 is, and one is told when
             neither fits.
-        licence, source: of the weights, and the project that published them.
+        licence: of the weights, an SPDX identifier.
+        source: the project that published them.
         preprocess: how its accuracy was measured.
         recipe: the file in ``official/recipes`` that states how they were trained.
         note: where the publisher's own table errs, or does not tell all.
+        others: top-1 accuracy on other test sets, as in Result.
+        more: accuracies at other sizes of the images, such as that of its training.
     """
 
     name: str
@@ -47,8 +70,28 @@ class Row:
     preprocess: Preprocess
     recipe: Optional[str] = None
     note: str = ""
+    others: Mapping[str, float] = field(default_factory=dict, hash=False)
+    more: Tuple[Result, ...] = ()
+
+    @property
+    def results(self) -> Tuple[Result, ...]:
+        """All published accuracies, those for ``preprocess`` first."""
+        first = Result(self.preprocess, self.macs, self.top1, self.top5, self.others)
+        return (first, *self.more)
 
     @property
     def shipped(self) -> Optional[Path]:
         """The file itself, where it comes along with the code."""
         return None if "://" in self.url else _ROOT / self.url
+
+    @property
+    def commercial(self) -> bool:
+        """Whether the licence allows commercial use."""
+        return "-NC" not in self.licence
+
+    @property
+    def licence_notice(self) -> Optional[str]:
+        """A line to show whoever uses the weights; None for a licence that forbids nothing here."""
+        if self.commercial:
+            return None
+        return f"{self.name}: the licence of these weights, {self.licence}, forbids commercial use"
