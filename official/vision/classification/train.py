@@ -16,17 +16,22 @@ import sys
 from dataclasses import replace
 from typing import Optional, Sequence
 
+from .data.folder import load_split
 from .engine import flags
-from .engine.recipe import Recipe, load_recipe, override, parse_set, stated_preprocess
-from .errors import WeightsError
+from .engine.recipe import Recipe, load_recipe, override, parse_recipe, parse_set, stated_preprocess
+from .errors import DataError, UsageError, WeightsError
 from .preprocess import Preprocess, parse_preprocess
+from .training.checkpoint import Progress, read_checkpoint
 from .training.dry_run import dry_run
 from .training.run_folder import RunFolder
 from .training.trainer import TrainConfig, train
+from .zoo.classes import match_classes
 from .zoo.models import arch_of, image_size
 from .zoo.rows import BY_NAME
-from .zoo.trained import DEFAULT_ARCH, NetworkConfig, PretrainedConfig, Source, look_up
-from .zoo.weights import load_weights
+from .zoo.trained import DEFAULT_ARCH, NetworkConfig, Source, look_up
+
+FINE_TUNE = "fine_tune"  # the recipe for weights of other classes
+IMAGES_SEEN = 15_000  # by a fine-tuning run, within limits
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +51,10 @@ def parser() -> flags.Parser:
         "-c",
         "--config",
         metavar="RECIPE",
-        help="recipe: a name in official/recipes or a YAML file (default: that of the row named by "
-        "--arch; else resnet20_cifar_30e for *_cifar networks, and with 100 epochs, batch 32, "
-        "learning rate 0.0125 default for resnet18 and resnet34, default_fbaug for others)",
+        help="recipe: a name in official/recipes or a YAML file (default: fine_tune for "
+        "--pretrained on other classes; else that of the row named by --arch; else "
+        "resnet20_cifar_30e for *_cifar networks, default for resnet18 and resnet34, which is 100 "
+        "epochs, batch 32, learning rate 0.0125, and default_fbaug for others)",
     )
     parser.add_argument(
         "--save",
@@ -128,6 +134,11 @@ def parser() -> flags.Parser:
     )
     flags.add_entry(start)
     start.add_argument(
+        "--linear-probe",
+        action="store_true",
+        help="train the classifier only, on features that are computed once: a minute's work",
+    )
+    start.add_argument(
         "--num-classes", type=flags.positive, metavar="N", help="must be the folder's"
     )
     start.add_argument(
@@ -139,33 +150,63 @@ def parser() -> flags.Parser:
     return parser
 
 
-def recipe_of(args: argparse.Namespace, source: Optional[Source] = None) -> Recipe:
+def recipe_of(
+    args: argparse.Namespace, source: Optional[Source] = None, before: Optional[Progress] = None
+) -> Recipe:
     """The recipe with what the weights and the flags put in its place.
 
     Args:
         source: the weights that training starts from. Images are prepared as they need it, where
             neither a flag nor the recipe that --config names says otherwise.
+        before: the run that is gone on with, in whose place no weights are looked up.
     """
-    arch = source.config.arch if source else None
-    recipe = load_recipe(args.config or _usual_recipe(args.arch or arch))
+    arch = args.arch or (source.config.arch if source else None)
+    if args.config:
+        recipe = load_recipe(args.config)
+    elif before:
+        recipe = parse_recipe(before.recipe, args.resume)
+    elif source and _has_other_classes(args.data, source):
+        recipe = _fine_tuning(args.data)
+    else:
+        recipe = load_recipe(_usual_recipe(arch))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
     preprocess = recipe.preprocess
-    if source:
+    if before:
+        preprocess = before.preprocess
+    elif source:
         preprocess = _prepared_for(source, args.config)
+    named = args.arch or recipe.arch or arch
     changes = {
-        "arch": arch_of(args.arch) if args.arch else recipe.arch or arch or DEFAULT_ARCH,
+        "arch": arch_of(named) if named else DEFAULT_ARCH,
         "batch_size": args.batch_size,
         "optimizer.lr": args.lr,
         "optimizer.momentum": args.momentum,
         "optimizer.weight_decay": args.weight_decay,
         "precision": args.precision,
+        "probe": args.linear_probe or None,
         "preprocess": preprocess.override(
             parse_preprocess(args.preprocess) if args.preprocess else {}
         ),
     }
     changes = {key: value for key, value in changes.items() if value is not None}
     return override(override(recipe, changes), dict(map(parse_set, args.set)))
+
+
+def _has_other_classes(data: str, source: Source) -> bool:
+    """Whether the training images are of other classes than the weights, by their names."""
+    try:
+        found = load_split(data, "train").classes
+    except DataError:
+        return False  # which is said by whoever needs the data
+    known = source.config.classes
+    return known is None or len(known) != len(found) or match_classes(found, known) is None
+
+
+def _fine_tuning(data: str) -> Recipe:
+    """The recipe for other classes, for as many epochs as the number of images calls for."""
+    images = len(load_split(data, "train"))
+    return load_recipe(FINE_TUNE).with_epochs(min(30, max(4, round(IMAGES_SEEN / images))))
 
 
 def _prepared_for(source: Source, recipe: Optional[str]) -> Preprocess:
@@ -216,11 +257,11 @@ def weights_of(args: argparse.Namespace) -> Optional[NetworkConfig]:
     return NetworkConfig(arch, model, average=args.average, entry=args.entry)
 
 
-def _resumed(args: argparse.Namespace, arch: str) -> Optional[Preprocess]:
-    """How the run that is gone on with prepares its images; None where there is none."""
+def _resumed(args: argparse.Namespace, arch: str) -> Optional[Progress]:
+    """The run that is gone on with; None where there is none, or it cannot be read."""
     for path in RunFolder(args.save, arch, args.resume).resume_from:
         try:
-            return load_weights(path).preprocess
+            return read_checkpoint(path)[0]
         except WeightsError:
             continue  # the trainer says so, and takes the one before
     return None
@@ -229,16 +270,14 @@ def _resumed(args: argparse.Namespace, arch: str) -> Optional[Preprocess]:
 def start(args: argparse.Namespace) -> int:
     """Train as the flags say."""
     weights = weights_of(args)
-    source = None
+    if args.linear_probe and not weights:
+        raise UsageError("--linear-probe needs the features of trained weights: give --pretrained")
+    source = before = None
     if weights:
-        arch = arch_of(weights.arch or DEFAULT_ARCH)
-        before = _resumed(args, arch) if args.resume else None
-        if before:  # its weights are in the checkpoint, and their file may have gone
-            known = PretrainedConfig(before, None, arch=arch, source=args.resume)
-            source = Source(known, None, None, "flag")
-        else:
-            source = look_up(weights)
-    recipe = recipe_of(args, source)
+        # Of a run that goes on, the weights are in its checkpoint; their file may have gone.
+        before = _resumed(args, arch_of(weights.arch or DEFAULT_ARCH)) if args.resume else None
+        source = None if before else look_up(weights)
+    recipe = recipe_of(args, source, before)
     if weights and arch_of(weights.arch or DEFAULT_ARCH) != recipe.arch:
         weights = replace(weights, arch=recipe.arch)
     config = TrainConfig(
@@ -257,6 +296,7 @@ def start(args: argparse.Namespace) -> int:
         save_every=args.save_every,
         keep=args.keep,
         tensorboard=args.tensorboard,
+        linear_probe=args.linear_probe,
     )
     return dry_run(config) if args.dry_run else train(config)
 

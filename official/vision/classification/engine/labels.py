@@ -122,3 +122,15 @@ def _index(value: Any, classes: Sequence[str], names: Sequence[str]) -> int:
         f"--class-map: {value!r} is not a class of the network, which has {few}, …, or 0 to "
         f"{len(names) - 1}"
     )
+
+
+def number_of_classes(wanted: Optional[int], folder: ImageDataset) -> int:
+    """How many there are to tell apart.
+
+    Raises:
+        UsageError: when it is not the number that is wanted.
+    """
+    found = len(folder.classes)
+    if wanted is not None and wanted != found:
+        raise UsageError(f"--num-classes {wanted}: {folder.root} has {found} class folders")
+    return found

@@ -240,6 +240,16 @@ class Recipe(Section):
     head_lr: Positive = Field(
         1.0, description="fine-tuning: the classifier's rate relative to the others'"
     )
+    freeze_norm: bool = Field(
+        False,
+        description="fine-tuning: batch normalisations keep the statistics of the weights that "
+        "training starts from",
+    )
+    probe: bool = Field(
+        False,
+        description="fine-tuning: the classifier starts as the best linear one on the features "
+        "that the weights give (Alain and Bengio, arXiv:1610.01644), and that is tested first",
+    )
     preprocess: Preprocess = Preprocess()
 
     @field_validator("arch")

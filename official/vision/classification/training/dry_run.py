@@ -20,6 +20,7 @@ from ..data.sampler import steps_per_epoch, train_batches
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import refuse_inside
+from ..engine.labels import number_of_classes
 from ..engine.recipe import dump_recipe
 from ..errors import UserError
 from ..resnet.complexity import complexity
@@ -28,7 +29,7 @@ from ..zoo.trained import look_up, start_from
 from .checkpoint import read_checkpoint
 from .run_folder import RunFolder
 from .step import TrainingStep
-from .trainer import TrainConfig, number_of_classes
+from .trainer import TrainConfig
 
 TIMED_IMAGES = 2  # of a batch, per step that is timed: enough for an estimate, soon over
 SHOWN_IMAGES = 32

@@ -116,6 +116,17 @@ def freeze_stages(model: M.Module, count: int) -> None:
         module.eval()
 
 
+def freeze_norms(model: M.Module) -> None:
+    """Let batch normalisations use the running statistics. Call it after every ``model.train()``.
+
+    Those of the weights that fine-tuning starts from are of a million images; a small batch of
+    few images has others.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
 def trainable_parameters(model: M.Module, freeze: int = 0) -> List[Parameter]:
     """What the gradient is taken for: all but the first ``freeze`` stages, in the model's order.
 

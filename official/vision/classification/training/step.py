@@ -20,6 +20,7 @@ from .losses import loss_of
 from .optimizers import (
     build_optimizer,
     clip_grad_norm,
+    freeze_norms,
     freeze_stages,
     set_learning_rate,
     trainable_parameters,
@@ -85,6 +86,8 @@ class TrainingStep:
     def _into_training(self) -> None:
         self.model.train()
         freeze_stages(self.model, self.recipe.freeze)
+        if self.recipe.freeze_norm:
+            freeze_norms(self.model)
 
     def _parts(self, batch: Batch) -> Iterator[Tuple[int, Batch]]:
         """The batch in the parts that as many more ranks would have had, and those ranks."""

@@ -23,13 +23,15 @@ from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.evaluation import Result, evaluate
 from ..engine.files import refuse_inside
+from ..engine.labels import number_of_classes
 from ..engine.meters import NonFiniteLoss, StepMeters
 from ..engine.recipe import Recipe
-from ..errors import TrainingError, UsageError
+from ..errors import TrainingError
 from ..zoo.models import get_model
 from ..zoo.trained import NetworkConfig, look_up, start_from
 from .checkpoint import Progress, collect_tensors, restore, save_checkpoint, save_weights
 from .curves import draw_curves
+from .probe import Features, features_of, fit_probe
 from .resume import read_latest, require_same_recipe
 from .run_folder import RunFolder
 from .schedule import learning_rate
@@ -65,6 +67,7 @@ class TrainConfig:
     save_every: int = 1000
     keep: int = 2
     tensorboard: bool = False
+    linear_probe: bool = False  # stop before the first step
 
 
 def train(config: TrainConfig) -> int:
@@ -137,6 +140,10 @@ class Trainer:
         self.console.line(f"results go to {self.folder.path}")
         if self.train_step.scaler.note:
             self.console.line(self.train_step.scaler.note)
+        if self.recipe.probe and self.config.weights and not self.folder.resume_from:
+            self._start_with_probe()
+        if self.config.linear_probe:
+            return self._finish()
         if self.step >= self.last_step:
             self.console.line(f"all {self.recipe.epochs} epochs are done; --epochs can add more")
             return 0
@@ -160,10 +167,42 @@ class Trainer:
                 self._save()
             if self._is_stopped(stop):
                 return self._stop(stop)
+        return self._finish()
+
+    def _finish(self) -> int:
         self.console.line(
             f"done: best Acc@1 {self.best_top1:.3f}; results are in {self.folder.path}"
         )
         return 0
+
+    def _start_with_probe(self) -> None:
+        """Let the classifier be the best one for the features that the weights give; test it."""
+        train, val = (self._features(split) for split in (self.train_set, self.val_set))
+        probe = fit_probe(train, val, self.num_classes)
+        self.model.fc.weight[:] = probe.weight
+        self.model.fc.bias[:] = probe.bias
+        broadcast_model(self.model)
+        if self.train_step.average is not None:
+            self.train_step.average.load(self.model.state_dict())
+        self.console.line(
+            f"linear probe: classifier fitted to the features of {len(self.train_set)} images, "
+            f"penalty {probe.penalty:.1e}, validation loss {probe.loss:.3f}"
+        )
+        self._test(0)
+
+    def _features(self, split: ImageDataset) -> Features:
+        batches = eval_batches(len(split), EVAL_BATCH, rank(), world_size())
+        loader = self._loader(split, EvalTransform(self.recipe.preprocess), batches)
+        mirrored = self.recipe.augment.flip and split is self.train_set
+        self.console.start_bar("Features", len(split))
+        try:
+            return features_of(
+                *(self.model, with_heartbeats(loader), self.train_step.normalize),
+                *(len(split), mirrored),
+                progress=lambda count: self.console.advance(count * world_size()),
+            )
+        finally:
+            self.console.stop_bar()
 
     def _rate(self, step: int) -> float:
         recipe = self.recipe
@@ -213,7 +252,13 @@ class Trainer:
         self._report()
         self.console.stop_bar()
         share_statistics(self.model, self.train_step.average)  # so that one network is tested
-        epoch = self.step // self.steps_per_epoch
+        self._test(self.step // self.steps_per_epoch)
+        self._draw_curves(at_once=self.step == self.last_step)
+        if self.step < self.last_step:
+            self._start_bar()
+
+    def _test(self, epoch: int) -> None:
+        """Test the network after ``epoch``, and save it."""
         result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}")
         self.console.line(f"Epoch {epoch} Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
         metrics = _metrics("val", result)
@@ -229,9 +274,6 @@ class Trainer:
         is_best = result.top1 > self.best_top1
         self.best_top1 = max(self.best_top1, result.top1)
         self._save(best=is_best)
-        self._draw_curves(at_once=self.step == self.last_step)
-        if self.step < self.last_step:
-            self._start_bar()
 
     def _draw_curves(self, at_once: bool) -> None:
         """Now and then: epochs of a small data set take hardly longer than the drawing."""
@@ -398,15 +440,3 @@ def _metrics(prefix: str, result: Result) -> Dict[str, float]:
         f"{prefix}_top1": result.top1,
         f"{prefix}_top5": result.top5,
     }
-
-
-def number_of_classes(wanted: Optional[int], folder: ImageDataset) -> int:
-    """How many there are to tell apart.
-
-    Raises:
-        UsageError: when it is not the number that is wanted.
-    """
-    found = len(folder.classes)
-    if wanted is not None and wanted != found:
-        raise UsageError(f"--num-classes {wanted}: {folder.root} has {found} class folders")
-    return found
