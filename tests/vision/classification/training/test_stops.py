@@ -231,7 +231,7 @@ def load_split_before(data, split):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not a picture", "not an image that OpenCV can read"),
+        (b"not a picture", "not an image of a format that is read (JPEG, "),
         (b"", "the file is empty"),
         (b"\x89PNG\r\n\x1a\n cut", "the image is cut short"),
     ],
