@@ -13,8 +13,8 @@ def printable(text: str) -> str:
 def nearest(name: str, known: Collection[str], most: int = 1) -> List[str]:
     """Which of the ``known`` names may have been meant, best first; none where nothing is near.
 
-    The one that differs in nothing but case and punctuation; else those that begin so, short ones first; else those
-    that share most letters in their order.
+    The one that differs in nothing but case and punctuation; else those that begin so, short ones
+    first; else those that share most letters in their order.
     """
     name = name[:100]  # the comparison takes time by the square
     bare = {other: re.sub(r"[\W_]", "", other).casefold() for other in known}

@@ -38,7 +38,7 @@ def list_models(
         names = [name for name in names if BY_NAME[name].commercial == commercial]
     if min_top1 is not None:
         top1 = {name: BY_NAME[name].top1 or 0.0 for name in names if name in BY_NAME}
-        names = [name for name in sorted(top1, key=lambda name: -top1[name])]
+        names = sorted(top1, key=lambda name: -top1[name])
         names = [name for name in names if top1[name] >= min_top1]
     return names
 
