@@ -1,6 +1,7 @@
 """Write the tables of documents anew from what official/ has.
 
-Networks and published rows in README.md and README.zh.md; the keys of a recipe in docs/recipes.md.
+Networks and the best weights in README.md and README.zh.md; all published weights in
+docs/weights.md; the keys of a recipe in docs/recipes.md.
 
     python tools/update_tables.py
 
@@ -11,78 +12,46 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Sequence, Type
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = "docs/recipes.md"
+WEIGHTS = "docs/weights.md"
 sys.path.insert(0, str(ROOT))
 
 from official.vision.classification.engine.device import use_device  # noqa: E402
 from official.vision.classification.engine.schema import Recipe  # noqa: E402
 from official.vision.classification.preprocess import WORDS, Preprocess  # noqa: E402
-from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
+from official.vision.classification.resnet.complexity import (  # noqa: E402
+    Cost,
+    complexity,
+    without_weights,
+)
 from official.vision.classification.section import Section, sections  # noqa: E402
-from official.vision.classification.zoo import ARCHS, ROWS, Row  # noqa: E402
+from official.vision.classification.zoo import ARCHS, ROWS, Row, default_row  # noqa: E402
 from official.vision.classification.zoo.models import image_size  # noqa: E402
+from official.vision.classification.zoo.rows.tables import OTHERS  # noqa: E402
 
 
 @dataclass(frozen=True)
 class Language:
-    """The words of a README's tables.
-
-    Args:
-        networks, weights: the names of the columns.
-        notes: translations of the rows' notes; empty for the language that the rows have.
-    """
+    """The names of the columns of a README's tables."""
 
     networks: str
     weights: str
-    notes: Dict[str, str] = field(default_factory=dict)
 
 
 LANGUAGES: Dict[str, Language] = {
     "README.md": Language(
         networks="network | parameters (M) | multiply-adds (G) | at px",
-        weights="row | network | data | params (M) | mult-adds (G) | px | top-1 (%) | top-5 (%) "
-        "| by",
+        weights="network | data | `pretrained=True` | best three: top-1 (%), px",
     ),
     "README.zh.md": Language(
         networks="网络 | 参数量 (M) | 乘加次数 (G) | 输入边长 (px)",
-        weights="名称 | 网络 | 数据集 | 参数量 (M) | 乘加次数 (G) | px | top-1 (%) | top-5 (%) "
-        "| 来源",
-        notes={
-            "MMPreTrain's table lists 2.18 M parameters, a slip for 21.80 M.": (
-                "MMPreTrain 的表中写作 2.18 M，应为 21.80 M。"
-            ),
-            "Trained at 224 px; the paper's A3 trains at 160 px.": (
-                "以 224 px 训练；论文中的 A3 以 160 px 训练。"
-            ),
-            'MMPreTrain\'s table says "From scratch"; its configuration starts from a network '
-            "trained on ImageNet-21k by Alibaba MIIL.": (
-                "MMPreTrain 的表中写作 “From scratch”；其配置文件实际从阿里巴巴 MIIL 在 "
-                "ImageNet-21k 上训练的网络开始。"
-            ),
-            "Trained by torchvision.": "由 torchvision 训练。",
-            "Trained by timm.": "由 timm 训练。",
-            "MindCV's table lists 25.60 M parameters: it counts the moving statistics of the batch "
-            "normalisations, which are not trained. Its model file points to other weights "
-            "(3c2f143b, top-1 76.90).": (
-                "MindCV 的表中写作 25.60 M：其中计入了批归一化的滑动统计量，而它们并不参与训练。"
-                "其模型文件指向另一份权重（3c2f143b，top-1 76.90）。"
-            ),
-            "MindCV publishes the weights without an accuracy.": (
-                "MindCV 发布了权重，但没有给出精度。"
-            ),
-            "Trained here, on CIFAR-10 saved as JPEG of quality 75; its accuracy is that on the "
-            "test images in the same form, which cost other weights ten points: see "
-            "docs/cifar.md.": (
-                "由本项目在以 JPEG（质量 75）保存的 CIFAR-10 上训练；精度在同样形式的测试图像上"
-                "测得，这种压缩会使其他权重损失约十个百分点：见 docs/cifar.md。"
-            ),
-        },
+        weights="网络 | 数据集 | `pretrained=True` | 精度最高的三份权重：top-1 (%)、px",
     ),
 }
 
@@ -99,35 +68,73 @@ def networks(language: Language) -> Iterator[str]:
 
 
 def weights(language: Language) -> Iterator[str]:
-    """Every published row, what it is worth and where it is from."""
-    notes = list(dict.fromkeys(row.note for row in ROWS if row.note))
+    """The default and the best three rows of every network and data set."""
     yield f"| {language.weights} |"
-    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    yield "| --- | --- | --- | --- |"
+    groups: Dict[Tuple[str, str], List[Row]] = {}
+    for row in sorted(ROWS, key=lambda row: list(ARCHS).index(row.arch)):
+        groups.setdefault((row.arch, row.dataset), []).append(row)
+    for (arch, dataset), rows in groups.items():
+        default = default_row(arch)
+        best = sorted(rows, key=lambda row: -(row.top1 or 0.0))[:3]
+        yield (
+            f"| `{arch}` | {dataset} | {_brief(default) if default in rows else ''} | "
+            f"{'; '.join(_brief(row) + f', {row.preprocess.crop}' for row in best)} |"
+        )
+
+
+def _brief(row: Row) -> str:
+    mark = "" if row.commercial else " †"
+    return f"`{row.name}`{mark} {_number(row.top1)}".rstrip()
+
+
+def all_weights() -> Iterator[str]:
+    """Every published row and each of its results, for docs/weights.md."""
+    notes = list(dict.fromkeys(row.note for row in ROWS if row.note))
+    columns = (
+        "row | network | data | params (M) | mult-adds (G) | px | resize | top-1 | top-5 | ReaL | "
+        "V2 | A | R | Sketch | licence | by | sha256"
+    )
+    yield f"| {columns} |"
+    yield f"| --- | --- | --- |{' ---: |' * 11} --- | --- | --- |"
     for row in ROWS:
         mark = f" [{notes.index(row.note) + 1}]" if row.note else ""
-        yield (
-            f"| [`{row.name}`]({row.url}){mark} | `{row.arch}` | {row.dataset} | "
-            f"{row.params / 1e6:.2f} | {row.macs / 1e9:.3g} | {row.preprocess.crop} | "
-            f"{_percent(row)} | {row.source} |"
-        )
+        if default_row(row.arch) is row:
+            mark += " *"
+        known = f"{row.licence} | {row.source} | {_digest(row)}"
+        for number, result in enumerate(row.results):
+            name = f"[`{row.name}`]({row.url}){mark}" if number == 0 else f"`{row.name}`"
+            resize = str(result.preprocess.resize).strip("()").replace(", ", "×")
+            others = " | ".join(_number(result.others.get(key)) for key in OTHERS)
+            yield (
+                f"| {name} | `{row.arch}` | {row.dataset} | {row.params / 1e6:.2f} | "
+                f"{result.macs / 1e9:.3g} | {result.preprocess.crop} | {resize} | "
+                f"{_number(result.top1)} | {_number(result.top5)} | {others} | {known} |"
+            )
     yield ""
     for number, note in enumerate(notes, 1):
-        yield f"[{number}] {language.notes[note] if language.notes else note}<br>"
+        yield f"[{number}] {note}<br>"
+
+
+def _digest(row: Row) -> str:
+    """What is known of the file's before it is there."""
+    if not row.digest_prefix:
+        return "not stated"
+    digits = f"`{row.digest_prefix[:8]}`"
+    if not row.digest_is_sha256:
+        return f"{digits}, of what is not stated"
+    return digits if len(row.digest_prefix) == 64 else f"{digits}, no more"
 
 
 @lru_cache(maxsize=None)
 def _cost(arch: str) -> Cost:
-    """Of a network that is built with its weights drawn, which takes a while."""
-    return complexity(ARCHS[arch](), image_size(arch))
-
-
-def _percent(row: Row) -> str:
-    return f"{_number(row.top1)} | {_number(row.top5)}"
+    with without_weights():
+        return complexity(ARCHS[arch](), image_size(arch))
 
 
 def _number(value: Optional[float]) -> str:
-    """As published: MegEngine/Models gives three digits and the others two."""
-    return "" if value is None else f"{value:.3f}".rstrip("0").ljust(5, "0")
+    """As published, with two digits at least."""
+    return "" if value is None else re.sub(r"(\.\d\d)0$", r"\1", f"{value:.3f}")
 
 
 TABLES: Dict[str, Callable[[Language], Iterator[str]]] = {"networks": networks, "weights": weights}
@@ -138,7 +145,6 @@ def with_tables(readme: str, language: Language) -> str:
 
     Raises:
         ValueError: when a table's marks are not there once.
-        KeyError: for a row's note that the language has no translation of.
     """
     for name, table in TABLES.items():
         readme = between_marks(readme, name, table(language))
@@ -268,6 +274,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         path = ROOT / name
         text = with_tables(path.read_text(encoding="utf-8"), language)
         path.write_text(text, encoding="utf-8")
+    path = ROOT / WEIGHTS
+    text = between_marks(path.read_text(encoding="utf-8"), "weights", all_weights())
+    path.write_text(text, encoding="utf-8")
     path = ROOT / RECIPES
     path.write_text(with_keys(path.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

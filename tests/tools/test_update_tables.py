@@ -1,25 +1,23 @@
 import re
 from pathlib import Path
 
-import megengine.module as M
 import pytest
 
 from official.vision.classification.engine.recipe import _dotted_keys, load_recipe, override
 from official.vision.classification.errors import UsageError
-from official.vision.classification.zoo import ARCHS, ROWS
+from official.vision.classification.zoo import ARCHS, ROWS, default_row
 from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh.md")}
 KEYS = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
 def module():
-    """The tool; of the networks only the shapes matter, so their weights are left undrawn."""
+    """The tool, which makes each table once."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("msra_normal_", "uniform_", "ones_", "zeros_", "fill_"):
-            patch.setattr(M.init, name, lambda *args, **kwargs: None)
         module = load_script("tools/update_tables.py")
         made = {}
         for name, table in module.TABLES.items():
@@ -37,31 +35,72 @@ def test_the_tables_are_what_the_cards_say(module, name):
     assert module.with_tables(readme, module.LANGUAGES[name]) == readme, (
         "run python tools/update_tables.py"
     )
-    rows = [line for line in readme.splitlines() if line.startswith("| ")]
-    assert "| `resnet50` | 25.56 | 4.09 | 224 |" in rows
-    networks, weights = (
-        [row for row in rows if row.startswith(start)] for start in ("| `", "| [`")
-    )
-    assert (len(networks), len(weights)) == (len(ARCHS), len(ROWS))
+    networks = table(readme, "networks")
+    assert ["`resnet50`", "25.56", "4.09", "224"] in networks
+    assert len(networks) == len(ARCHS)
 
 
-def test_both_languages_have_the_same_figures_and_notes():
-    english, chinese = (
-        [line for line in text.splitlines() if re.match(r"\| \[?`", line)]
-        for text in READMES.values()
-    )
-    assert english == chinese
-    notes = [re.findall(r"^\[(\d)\] (.*)<br>$", text, re.MULTILINE) for text in READMES.values()]
-    assert [number for number, _ in notes[0]] == [number for number, _ in notes[1]]
-    for (_, english_note), (_, chinese_note) in zip(*notes):
-        assert re.search("[\u4e00-\u9fff]", chinese_note)
-        figures = [re.findall(r"\d+(?:\.\d+)?", note) for note in (english_note, chinese_note)]
-        assert sorted(figures[0]) == sorted(figures[1])
+def table(document, name):
+    """The cells of a table between its marks, without its head."""
+    text = document.split(f"<!-- {name} -->")[1].split(f"<!-- end of {name} -->")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_best_three_of_every_network_are_in_the_readmes(name):
+    found = {}
+    for arch, dataset, default, best in table(READMES[name], "weights"):
+        assert (arch, dataset) not in found
+        found[arch.strip("`"), dataset] = (default, best.split("; "))
+    assert {*found} == {(row.arch, row.dataset) for row in ROWS}
+    for (arch, dataset), (default, best) in found.items():
+        rows = [row for row in ROWS if (row.arch, row.dataset) == (arch, dataset)]
+        rows.sort(key=lambda row: row.top1 or 0, reverse=True)
+        assert len(best) == min(3, len(rows))
+        first = default_row(arch)
+        words = [(default, first)] if first.dataset == dataset else []
+        assert bool(default) == bool(words)
+        for text, row in words + list(zip(best, rows)):
+            assert text.startswith(f"`{row.name}`")
+            assert ("†" in text) == ("NC" in row.licence)
+            figures = [float(word) for word in re.findall(r" (\d+\.\d+)", text)]
+            assert figures == ([] if row.top1 is None else [row.top1])
+        for text, row in zip(best, rows):
+            assert text.endswith(f", {row.preprocess.crop}")
+
+
+def test_all_weights_are_in_their_document(module):
+    written = module.between_marks(WEIGHTS, "weights", module.all_weights())
+    assert written == WEIGHTS, "run python tools/update_tables.py"
+    lines = table(WEIGHTS, "weights")
+    assert len(lines) == sum(len(row.results) for row in ROWS)
+    first = [line for line in lines if line[0].startswith("[")]
+    assert [line[0].split("`")[1] for line in first] == [row.name for row in ROWS]
+    for line, row in zip(first, ROWS):
+        assert f"]({row.url})" in line[0]
+        assert ("*" in line[0]) == (default_row(row.arch) == row)
+        assert line[1:3] == [f"`{row.arch}`", row.dataset]
+        assert line[5] == str(row.preprocess.crop) and line[-3:-1] == [row.licence, row.source]
+        shown = [None if cell == "" else float(cell) for cell in line[7:14]]
+        others = [row.others.get(key) for key in ("real", "v2", "a", "r", "sketch")]
+        assert shown == [row.top1, row.top5, *others]
+        assert (line[-1] == "not stated") == (row.digest_prefix == "")
+        assert row.digest_prefix[:8] in line[-1]
+        assert ("no more" in line[-1]) == (row.digest_is_sha256 and 0 < len(row.digest_prefix) < 64)
+    notes = re.findall(r"^\[\d+\] (.*)<br>$", WEIGHTS, re.MULTILINE)
+    assert notes == list(dict.fromkeys(row.note for row in ROWS if row.note))
+
+
+def test_both_languages_have_the_same_figures():
+    for name in ("networks", "weights"):
+        english, chinese = (table(text, name) for text in READMES.values())
+        assert english == chinese
 
 
 def test_a_drift_shows(module):
     name, readme = next(iter(READMES.items()))
-    for old, new in (("| 76.55 |", "| 76.56 |"), ("| 25.55 |", "| 25.60 |")):
+    for old, new in ((" 81.24,", " 81.25,"), ("| 25.55 |", "| 25.60 |")):
         assert old in readme
         drifted = readme.replace(old, new)
         assert module.with_tables(drifted, module.LANGUAGES[name]) == readme
@@ -71,13 +110,15 @@ def test_a_drift_shows(module):
 
 def test_both_files_are_written(module, tmp_path, monkeypatch):
     for name in READMES:
-        (tmp_path / name).write_text(READMES[name].replace("| 76.55 |", "| 0 |"), "utf-8")
+        (tmp_path / name).write_text(READMES[name].replace(" 81.24,", " 0,"), "utf-8")
     (tmp_path / "docs").mkdir()
+    (tmp_path / module.WEIGHTS).write_text(WEIGHTS.replace("| 81.24 |", "| 0 |"), "utf-8")
     (tmp_path / module.RECIPES).write_text(KEYS.replace("| `0.9` |", "| `0.8` |"), "utf-8")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     assert module.main([]) == 0
     assert {name: (tmp_path / name).read_text("utf-8") for name in READMES} == READMES
     assert (tmp_path / module.RECIPES).read_text("utf-8") == KEYS
+    assert (tmp_path / module.WEIGHTS).read_text("utf-8") == WEIGHTS
 
 
 def test_help_writes_nothing(module, tmp_path, monkeypatch, capsys):

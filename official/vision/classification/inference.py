@@ -78,6 +78,7 @@ def parser() -> flags.Parser:
     flags.add_device(parser)
     flags.add_workers(parser)
     flags.add_print_freq(parser)
+    flags.add_list(parser)
     return parser
 
 

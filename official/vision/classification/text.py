@@ -13,14 +13,15 @@ def printable(text: str) -> str:
 def nearest(name: str, known: Collection[str], most: int = 1) -> List[str]:
     """Which of the ``known`` names may have been meant, best first; none where nothing is near.
 
-    The one that differs in nothing but case and punctuation; else those that begin so; else those
-    that share most letters in their order.
+    The one that differs in nothing but case and punctuation; else those that begin so, short ones
+    first; else those that share most letters in their order.
     """
     name = name[:100]  # the comparison takes time by the square
     bare = {other: re.sub(r"[\W_]", "", other).casefold() for other in known}
     asked = re.sub(r"[\W_]", "", name).casefold()
     same = [other for other in known if asked and bare[other] == asked]
     longer = sorted(other for other in known if name and other.startswith(name))
+    longer.sort(key=len)
     return (same[:1] or longer or difflib.get_close_matches(name, known, most))[:most]
 
 

@@ -147,6 +147,7 @@ def parser() -> flags.Parser:
     flags.add_devices(parser)
     flags.add_workers(parser)
     flags.add_print_freq(parser)
+    flags.add_list(parser)
     return parser
 
 

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
 from ..text import nearest, printable
+from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
 from .schema import Precision
@@ -68,6 +69,9 @@ def run(
     cv2.setLogLevel(0)  # silent: our errors name the file
     log_to_stderr(prog)
     try:
+        if getattr(args, "list", None) is not None:
+            sys.stdout.writelines(f"{line}\n" for line in lines_for(args.list, args.min_top1))
+            return 0
         return start(args)
     except UserError as error:
         if args.debug:
@@ -127,6 +131,25 @@ def add_arch(parser: argparse.ArgumentParser) -> None:
         "--model-name",
         metavar="NAME",
         help="network or published row (default: the one the weights name, else resnet18)",
+    )
+
+
+def add_list(parser: argparse.ArgumentParser) -> None:
+    """--list and --min-top1: which published weights there are."""
+    group = parser.add_argument_group("choosing")
+    group.add_argument(
+        "--list",
+        nargs="?",
+        const="*",
+        metavar="PATTERN",
+        help="print the networks and published weights whose name fits, such as 'resnet50*', with "
+        "accuracy, size, cost and licence, and end",
+    )
+    group.add_argument(
+        "--min-top1",
+        type=positive_float,
+        metavar="PERCENT",
+        help="with --list: only weights of at least this published accuracy",
     )
 
 
@@ -304,6 +327,8 @@ def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     for name, value in vars(args).items():
         if isinstance(value, str) and value.startswith("~"):  # --save=~/x: no shell expands that
             setattr(args, name, os.path.expanduser(value))  # noqa: PTH111 never fails
+    if getattr(args, "min_top1", None) is not None and args.list is None:
+        parser.error("--min-top1 needs --list")
     if hasattr(args, "rank") and args.rank >= args.world_size:
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args

@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional, Union
 
 import megengine.module as M
 
-Pretrained = Union[bool, str]  # False, True (the default weights), a row's name, or a path
+Pretrained = Union[bool, str]  # False, True (the default weights), "best", a row's name, a path
 Loader = Callable[[M.Module, str, Pretrained], None]
 
 _loader: Optional[Loader] = None
@@ -17,8 +17,9 @@ _loader: Optional[Loader] = None
 _ARGUMENTS = """
 
     Keyword arguments:
-        pretrained: False; True for the default weights; the name of a published row; or the
-            path of a weight file. Weights are checked before they are used.
+        pretrained: False; True for the default weights; "best" for the most accurate published
+            ones that may be used commercially; the name of a published row; or the path of a
+            weight file. Weights are checked before they are used.
         num_classes: logits per image. With ``pretrained``, a number other than the weights'
             starts a new classifier and says so.
         All others are those of the network's class.

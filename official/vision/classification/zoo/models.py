@@ -12,18 +12,34 @@ from ..text import unknown
 from .rows import BY_NAME, default_row
 
 
-def list_models(pattern: Optional[str] = None, pretrained: Optional[bool] = None) -> List[str]:
+def list_models(
+    pattern: Optional[str] = None,
+    pretrained: Optional[bool] = None,
+    min_top1: Optional[float] = None,
+    commercial: Optional[bool] = None,
+) -> List[str]:
     """Names that ``get_model`` takes: networks and published rows.
 
     Args:
         pattern: a shell pattern such as ``"resnet*_in1k"``.
         pretrained: True for names with weights, False for those without.
+        min_top1: rows of at least this published accuracy in per cent, the most accurate first.
+        commercial: True for rows whose licence allows commercial use, False for the others.
+
+    ``official.vision.classification.zoo.ROWS`` has all that is known of each row.
     """
     names = sorted({*ARCHS, *BY_NAME})
     if pattern is not None:
         names = [name for name in names if fnmatch(name, pattern)]
     if pretrained is not None:
         names = [name for name in names if _has_weights(name) == pretrained]
+    if commercial is not None:
+        names = [name for name in names if name in BY_NAME]
+        names = [name for name in names if BY_NAME[name].commercial == commercial]
+    if min_top1 is not None:
+        top1 = {name: BY_NAME[name].top1 or 0.0 for name in names if name in BY_NAME}
+        names = sorted(top1, key=lambda name: -top1[name])
+        names = [name for name in names if top1[name] >= min_top1]
     return names
 
 

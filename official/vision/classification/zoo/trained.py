@@ -27,7 +27,7 @@ from .classes import (
 from .download import fetch
 from .fill import fill, fitting_tensors
 from .models import ARCHS, arch_of, image_size
-from .rows import BY_NAME, Row, default_row
+from .rows import BEST, BY_NAME, Row, best_row, default_row
 from .weights import Weights, load_weights
 
 DEFAULT_ARCH = "resnet18"
@@ -222,7 +222,7 @@ def look_up(config: NetworkConfig, say: bool = True) -> Source:
         WeightsError: when the file cannot be read.
     """
     arch = None if config.arch is None else arch_of(config.arch)  # before a large file is read
-    if config.model is None or config.model in BY_NAME:
+    if config.model is None or config.model in BY_NAME or config.model == BEST:
         return _of_row(config, arch)
     if "/" not in config.model and not Path(config.model).exists():
         rows = [row.name for row in BY_NAME.values() if arch in (None, row.arch)]
@@ -234,8 +234,16 @@ def look_up(config: NetworkConfig, say: bool = True) -> Source:
 
 
 def _of_row(config: NetworkConfig, arch: Optional[str]) -> Source:
-    arch = arch or (BY_NAME[config.model].arch if config.model else DEFAULT_ARCH)
+    arch = arch or (BY_NAME[config.model].arch if config.model in BY_NAME else DEFAULT_ARCH)
     row = BY_NAME.get(config.model or config.arch or "") or default_row(arch)
+    if row is not None and config.model == BEST:
+        row = best_row(arch)
+        if row is None:
+            rows = ", ".join(each.name for each in BY_NAME.values() if each.arch == arch)
+            raise UsageError(
+                f"no published weights of {arch} may be used commercially; name those that are "
+                f"wanted: {rows}"
+            )
     if row is None:
         raise UsageError(f"there are no published weights for {arch}; give a file with --model")
     if row.arch != arch:

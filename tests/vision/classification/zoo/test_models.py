@@ -133,7 +133,7 @@ def test_an_unknown_name_near_to_none():
 def test_a_name_that_is_a_network_and_a_row_is_told_once():
     with pytest.raises(UsageError) as caught:
         get_model("resnetv2_5")
-    assert ": did you mean resnetv2_50, resnetv2_50.a1h_in1k, " in str(caught.value)
+    assert ": did you mean resnetv2_50, resnetv2_50_timm, " in str(caught.value)
 
 
 def test_a_row_is_a_network_with_weights_of_its_own(row, mirror, pkl, random_state, same, known):

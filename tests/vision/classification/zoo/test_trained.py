@@ -14,10 +14,15 @@ from official.vision.classification.training.checkpoint import (
     collect_tensors,
     save_checkpoint,
 )
+from official.vision.classification.zoo import get_model, trained
 from official.vision.classification.zoo import rows as rows
-from official.vision.classification.zoo import trained
 from official.vision.classification.zoo.classes import class_names, dataset_classes
-from official.vision.classification.zoo.trained import NetworkConfig, describe, open_network
+from official.vision.classification.zoo.trained import (
+    NetworkConfig,
+    describe,
+    look_up,
+    open_network,
+)
 from official.vision.classification.zoo.weights import load_weights
 
 SMALL = Preprocess("RGB", (1, 2, 3), (4, 5, 6), resize=16, crop=16)
@@ -267,3 +272,24 @@ def test_a_thousand_nameless_classes_are_imagenets(tmp_path):
     assert network.names[:2] == ("tench", "goldfish")
     assert network.names[284] == "Siamese_cat"
     assert network.classes == tuple(sorted(class_names("ImageNet-1k")))
+
+
+def test_the_best_is_meant_by_a_word():
+    """As a file of weights, and as pretrained=; nothing is fetched to know it."""
+    for arch, row in (
+        ("resnet50", "resnet50.a1_in1k"),
+        ("resnet50_fbaug_in1k", "resnet50.a1_in1k"),
+        ("resnetv1d18", "resnet18d.ra4_e3600_r224_in1k"),
+        ("resnext101_32x8d", "resnext101_32x8d.tv2_in1k"),
+    ):
+        source = look_up(NetworkConfig(arch, "best"))
+        assert (source.row.name, source.config.source) == (row, row)
+        assert source.config.preprocess == rows.BY_NAME[row].preprocess
+    assert look_up(NetworkConfig("resnet50")).row.name == "resnet50_fbaug_in1k"
+    for name in ("resnext101_32x16d", "resnext101_32x48d"):
+        with pytest.raises(UsageError) as caught:
+            look_up(NetworkConfig(name, "best"))
+        assert f"no published weights of {name} may be used commercially" in str(caught.value)
+        assert f"{name}.fb_wsl_ig1b_ft_in1k" in str(caught.value)
+    with pytest.raises(UsageError, match="no published weights for resnet32_cifar"):
+        get_model("resnet32_cifar", pretrained="best")

@@ -15,6 +15,8 @@ ROWS: Tuple[Row, ...] = (*MEGENGINE, *MMPRETRAIN, *MINDCV, *read_tables(), *OWN)
 
 BY_NAME: Dict[str, Row] = {row.name: row for row in ROWS}
 
+BEST = "best"  # as pretrained=, or as a file of weights: see best_row
+
 
 def default_row(arch: str) -> Optional[Row]:
     """The weights that ``pretrained=True`` means for ``arch``, None where there are none."""
@@ -33,4 +35,4 @@ def best_row(arch: str) -> Optional[Row]:
     return max(rows, key=lambda row: row.top1 or 0.0) if rows else None
 
 
-__all__ = ["BY_NAME", "ROWS", "Result", "Row", "best_row", "default_row"]
+__all__ = ["BEST", "BY_NAME", "ROWS", "Result", "Row", "best_row", "default_row"]

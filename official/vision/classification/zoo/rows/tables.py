@@ -14,7 +14,7 @@ _ASSETS = Path(__file__).resolve().parents[4] / "assets"
 _HALF = (127.5, 127.5, 127.5)
 # Mean and standard deviation.
 _VALUES = {"imagenet": (IMAGENET_RGB_MEAN, IMAGENET_RGB_STD), "half": (_HALF, _HALF)}
-_OTHERS = ("real", "v2", "a", "r", "sketch")
+OTHERS = ("real", "v2", "a", "r", "sketch")
 
 # What a name's tag, the part behind the dot, begins with -> who trained the weights, and how.
 _NOTES = {
@@ -81,7 +81,7 @@ def _result(line: Dict[str, str], measured: Dict[str, str]) -> Result:
         interpolation=line["interpolation"],
         library="pillow",
     )
-    columns = ("top1", "top5", *_OTHERS)
+    columns = ("top1", "top5", *OTHERS)
     found = {name: float(measured[name]) for name in columns if measured[name] != "-"}
     top1, top5 = found.pop("top1", None), found.pop("top5", None)
     return Result(preprocess, float(measured["gmacs"]) * 1e9, top1, top5, found)
