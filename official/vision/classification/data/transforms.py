@@ -104,9 +104,8 @@ class EvalTransform:
             return image, (0.0, 0.0, 1.0, 1.0)
         height, width = image.shape[:2]
         top, left = center_corner(image.shape, p.crop, p.rounding)
-        bottom, right = top + p.crop, left + p.crop
-        box = (top / height, left / width, bottom / height, right / width)
-        return image[top:bottom, left:right], box
+        box = (top / height, left / width, (top + p.crop) / height, (left + p.crop) / width)
+        return center_crop(image, p.crop, p.rounding), box
 
 
 def to_network_layout(image: np.ndarray, order: str) -> np.ndarray:

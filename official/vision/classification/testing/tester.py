@@ -22,6 +22,7 @@ from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
 from ..engine.schema import Precision
 from ..errors import UsageError, UserError
+from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .calibration import Calibration, LogitsOfAll, calibrate
 from .report.answers import AnswersOfAll, ReportData
@@ -204,7 +205,14 @@ class _Reporter:
 
 
 def _write_json(path: Path, answer: Dict[str, Any]) -> None:
+    text = json.dumps(_with_seven_digits(answer), indent=2)
     try:
-        path.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--json {path}: cannot be written: {error.strerror}") from None
+
+
+def _with_seven_digits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_seven_digits(one) for key, one in value.items()}
+    return seven_digits(value) if isinstance(value, float) else value

@@ -204,6 +204,7 @@ def test_the_part_that_the_network_sees(tmp_path):
         box = np.array(found.seen) * (height, width, height, width)
         top, left, bottom, right = np.rint(box).astype(int)
         assert np.allclose(box, (top, left, bottom, right))
+        assert (bottom - top, right - left) == (13, 13) and found.pixels.shape == (3, 13, 13)
         assert np.array_equal(image[top:bottom, left:right].transpose(2, 0, 1), found.pixels)
     assert prepare_image(file, 0, AS_IT_IS, False).seen == (0, 0, 1, 1)
 
