@@ -51,7 +51,7 @@ def test_presets_are_what_the_projects_publish():
     resizing = {name: (preset.library, preset.rounding) for name, preset in PRESETS.items()}
     assert resizing == {
         "megengine": ("cv2", "down"),
-        "torchvision": ("pillow", "nearest"),
+        "torchvision": ("pillow", "down"),
         "mmpretrain": ("cv2", "down"),
     }
 
