@@ -4,13 +4,13 @@
 that format. No reader runs code from a file, and all of them raise only ``WeightsError``.
 
 A reader is a module with ``matches(head)``, which says whether a file that starts with these bytes
-is its own, and ``read(data, path)``, which returns arrays by name and the file's metadata. A new
-format is a new module and a line in ``_READERS``.
+is its own, and ``read(data, path)``, which returns ``Contents``. A new format is a new module and a
+line in ``_READERS``.
 """
 
 import codecs
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, Union
 
@@ -18,6 +18,9 @@ import numpy as np
 
 from ..errors import WeightsError
 from . import megengine_pickle, mindspore_ckpt, safetensors_file, torch_legacy, torch_zip
+from .contents import Contents, Fault, StoredTensor
+from .foreign import Foreign
+from .pickle_data import shown as shown_name
 
 MAX_BYTES = 4 << 30  # eight times Wide ResNet-101-2, the largest network here
 HEAD_BYTES = 512
@@ -42,6 +45,10 @@ _WRAPPED = (
         for start in mindspore_ckpt.ENCRYPTED
     ),
 )
+# Where the state dict lies when it is not the value itself, the first that is there: as
+# MMPreTrain and timm write it, torchvision, PyTorch's tutorials, and timm's moving average.
+STATE_DICT_ENTRIES = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+
 _EXPECTED = "expected a weight file of MegEngine, PyTorch, MindSpore or safetensors"
 
 
@@ -54,8 +61,8 @@ class WeightFile:
     format: str
 
 
-def read_weights(path: Union[str, Path]) -> WeightFile:
-    """Read a weight file of any known format.
+def open_weights(path: Union[str, Path]) -> Contents:
+    """What a weight file of any known format holds, before any tensor is made.
 
     Raises:
         WeightsError: naming the file, what it is, what was expected and the way out.
@@ -63,10 +70,48 @@ def read_weights(path: Union[str, Path]) -> WeightFile:
     shown = str(path)
     data = _read_bytes(Path(path), shown)
     name = _format_of(data[:HEAD_BYTES], shown)
-    tensors, metadata = _READERS[name].read(data, shown)
+    return replace(_READERS[name].read(data, shown), format=name)
+
+
+def read_weights(path: Union[str, Path]) -> WeightFile:
+    """Read a file that holds a state dict, alone or as one of ``STATE_DICT_ENTRIES``.
+
+    Raises:
+        WeightsError: naming the file, what it is, what was expected and the way out.
+    """
+    contents = open_weights(path)
+    tensors = contents.arrays(state_dict(contents))
     if not tensors:
-        raise WeightsError(f"{shown}: holds no tensors. Check that it is the right file.")
-    return WeightFile(_finished(tensors, shown), metadata, name)
+        raise WeightsError(f"{path}: holds no tensors. Check that it is the right file.")
+    return WeightFile(tensors, contents.metadata, contents.format)
+
+
+def state_dict(contents: Contents) -> Dict[str, StoredTensor]:
+    """The state dict: the first of ``STATE_DICT_ENTRIES`` that is a dict, or the whole value.
+
+    Raises:
+        WeightsError: naming an entry that is no tensor.
+    """
+    value = contents.value
+    if isinstance(value, dict):
+        entries = [value.get(name) for name in STATE_DICT_ENTRIES]
+        value = next((entry for entry in entries if isinstance(entry, dict)), value)
+    if not isinstance(value, dict):
+        raise contents.refuse(
+            Fault(f"it holds a value {_kind(value)}; expected a state dict", True)
+        )
+    for name, entry in value.items():
+        if not isinstance(name, str) or not isinstance(entry, StoredTensor):
+            fault = f"its entry {shown_name(str(name))} is {_kind(entry)}; expected a tensor"
+            raise contents.refuse(Fault(fault, intact=not getattr(entry, "damaged", False)))
+    return value
+
+
+def _kind(value: object) -> str:
+    """What a value is that is no tensor."""
+    if isinstance(value, Foreign):
+        return f"no plain value ({value.fault})"
+    return f"of type {type(value).__name__}"
 
 
 def _read_bytes(path: Path, shown: str) -> bytes:
@@ -119,18 +164,3 @@ def _described(head: bytes) -> str:
     if html:
         return "an HTML page"
     return f"of an unknown format (its first bytes are {head[:8].hex(' ')})"
-
-
-def _finished(tensors: Dict[str, np.ndarray], shown: str) -> Dict[str, np.ndarray]:
-    """Floats as float32, and all read-only, since two names may share one array."""
-    made = {id(array): array for array in tensors.values()}
-    for key, array in made.items():
-        if array.dtype.kind == "f" and array.dtype != np.float32:
-            with np.errstate(over="ignore"):
-                made[key] = array.astype(np.float32)
-            if array.dtype.itemsize == 8 and not np.array_equal(
-                np.isfinite(made[key]), np.isfinite(array)
-            ):
-                raise WeightsError(f"{shown}: holds float64 values that do not fit in float32.")
-        made[key].setflags(write=False)
-    return {name: made[id(array)] for name, array in tensors.items()}

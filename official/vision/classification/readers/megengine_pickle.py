@@ -10,13 +10,17 @@ Each of these names is played by a stand-in below, which checks what the file ha
 it. An array is made of it only once the whole file is known to be sound.
 """
 
+import functools
 import math
 from typing import Dict, Optional, Tuple
 
 import numpy as np
 
 from ..errors import WeightsError
-from .pickle_data import Inert, PickleDataError, load, shown
+from .contents import Contents, Fault, StoredTensor
+from .foreign import Foreign
+from .lenient_pickle import Spoilable, load_leniently
+from .pickle_data import Inert, PickleDataError, shown
 from .stored_numbers import ITEM_BYTES, MAX_DIMS, decoded, numpy_can_hold, stored_dtype
 
 _SIZES = {code: size for code, size in ITEM_BYTES.items() if code != "bf16"}
@@ -24,7 +28,7 @@ _SIZES = {code: size for code, size in ITEM_BYTES.items() if code != "bf16"}
 _NDARRAY = Inert("numpy.ndarray")
 
 
-class Dtype:
+class Dtype(Spoilable):
     """``numpy.dtype("f4", False, True)``, then the state ``(3, "<", None, None, None, -1, -1, 0)``.
 
     Only plain numbers: no objects, no fields, no text, no dates.
@@ -48,12 +52,12 @@ class Dtype:
         self.order = order
 
 
-class Array:
+class Array(StoredTensor, Spoilable):
     """A numpy array in waiting: shape, dtype, order and bytes that are known to fit together."""
 
     def __init__(self) -> None:
         self.data: object = None
-        self.shape: Tuple[int, ...] = ()
+        self._shape: Tuple[int, ...] = ()
         self.dtype: Optional[Dtype] = None
         self.fortran = False
 
@@ -66,6 +70,8 @@ class Array:
     def fill(self, shape: object, dtype: object, fortran: object, data: object) -> None:
         if self.data is not None:
             raise PickleDataError("an array is filled twice")
+        if isinstance(dtype, (Dtype, Foreign)) and dtype.fault:
+            raise PickleDataError(dtype.fault)
         if not isinstance(dtype, Dtype) or dtype.order is None or not isinstance(fortran, bool):
             raise PickleDataError("an array has no dtype or no order")
         # Protocol 2 has no bytes: they come as text, one latin-1 character for each.
@@ -73,13 +79,21 @@ class Array:
             raise PickleDataError(
                 f"an array's data is of type {type(data).__name__}; expected bytes"
             )
-        self.shape = _checked_shape(shape, dtype.code, len(data))
+        self._shape = _checked_shape(shape, dtype.code, len(data))
         self.dtype, self.fortran, self.data = dtype, fortran, data
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        return self._shape
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.dtype is None else len(self.data)
 
     def to_numpy(self) -> np.ndarray:
         """The array itself, native-endian and C-contiguous; a view of the bytes where it can be."""
-        if self.dtype is None:
-            raise PickleDataError("an array has no data")
+        if self.fault or self.dtype is None:
+            raise PickleDataError(self.fault or "an array has no data")
         raw = self.data
         if isinstance(raw, str):
             try:
@@ -87,11 +101,11 @@ class Array:
             except UnicodeEncodeError:
                 raise PickleDataError("an array's data is text that is not latin-1") from None
         flat = np.frombuffer(raw, stored_dtype(self.dtype.code, self.dtype.order))
-        array = flat.reshape(self.shape, order="F" if self.fortran else "C")
+        array = flat.reshape(self._shape, order="F" if self.fortran else "C")
         return decoded(array, self.dtype.code)
 
 
-class Tensor:
+class Tensor(StoredTensor, Spoilable):
     """``megengine.Tensor`` or ``Parameter``; dtype and device are the array's own and nobody's."""
 
     def __init__(self, data: object = None, dtype: object = None, device: object = None) -> None:
@@ -105,7 +119,26 @@ class Tensor:
         if "data" in state:
             self._fill(state["data"])
 
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        return () if self.array is None else self.array.shape
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.array is None else self.array.nbytes
+
+    @property
+    def place(self) -> int:
+        return id(self.array)
+
+    def to_numpy(self) -> np.ndarray:
+        if self.fault or self.array is None:
+            raise PickleDataError(self.fault or "a Tensor holds no array")
+        return self.array.to_numpy()
+
     def _fill(self, data: object) -> None:
+        if isinstance(data, Foreign):
+            raise PickleDataError(data.fault)
         if not isinstance(data, Array) or self.array is not None:
             raise PickleDataError("a Tensor holds no array, or two")
         self.array = data
@@ -198,52 +231,26 @@ def matches(head: bytes) -> bool:
     return len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
-def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
-    """The arrays by name, and the metadata, which this format does not have."""
+def read(data: bytes, path: str) -> Contents:
+    """What the pickle holds."""
+    refuse = functools.partial(_refusal, path)
     try:
-        return _read(data), {}
+        value, end = load_leniently(data, _NAMES)
+        if end != len(data):
+            raise PickleDataError(f"{len(data) - end:,} bytes follow its end")
     except PickleDataError as error:
-        if error.refused.startswith("torch."):
-            raise WeightsError(
-                f"{path}: is a plain pickle of PyTorch's values, which PyTorch itself does not "
-                "write. Save its state dict with torch.save(model.state_dict(), path)."
-            ) from error
-        raise WeightsError(
-            f"{path}: cannot be read as a MegEngine weight file: {error}. "
-            "Download it again, or save it anew with megengine.save(model.state_dict(), path)."
-        ) from error
+        raise refuse(error) from error
+    return Contents(value, refuse, len(data))
 
 
-def _read(data: bytes) -> Dict[str, np.ndarray]:
-    value, end = load(data, _NAMES)
-    if end != len(data):
-        raise PickleDataError(f"{len(data) - end:,} bytes follow its end")
-    arrays = _arrays(value)
-    unique = {id(array): array for array in arrays.values()}
-    # Each array has its own bytes in an honest file. A hostile one could name the same bytes again
-    # and again to make a small file fill the memory.
-    total = sum(len(array.data) for array in unique.values() if array.dtype is not None)
-    if total > len(data):
-        raise PickleDataError(f"its arrays take {total:,} bytes and the file has {len(data):,}")
-    made = {key: array.to_numpy() for key, array in unique.items()}
-    return {name: made[id(array)] for name, array in arrays.items()}
-
-
-def _arrays(value: object) -> Dict[str, Array]:
-    """The state dict: the value itself, or its entry "state_dict"."""
-    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
-        value = value["state_dict"]
-    if not isinstance(value, dict):
-        raise PickleDataError(
-            f"it holds a value of type {type(value).__name__}; expected a state dict"
+def _refusal(path: str, fault: Fault) -> WeightsError:
+    if "refuses torch." in str(fault):
+        return WeightsError(
+            f"{path}: is a plain pickle of PyTorch's values, which PyTorch itself does not "
+            "write. Save its state dict with torch.save(model.state_dict(), path)."
         )
-    arrays = {}
-    for name, entry in value.items():
-        array = entry.array if isinstance(entry, Tensor) else entry
-        if not isinstance(name, str) or not isinstance(array, Array):
-            kind = type(array).__name__
-            raise PickleDataError(
-                f"its entry {shown(str(name))} is of type {kind}; expected an array"
-            )
-        arrays[name] = array
-    return arrays
+    again = "Save it" if fault.intact else "Download it again, or save it"
+    return WeightsError(
+        f"{path}: cannot be read as a MegEngine weight file: {fault}. "
+        f"{again} anew with megengine.save(model.state_dict(), path)."
+    )

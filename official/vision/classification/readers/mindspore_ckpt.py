@@ -22,6 +22,7 @@ from typing import Any, Dict, Iterator, List, Tuple, Union
 import numpy as np
 
 from ..errors import WeightsError
+from .contents import Contents, Fault, StoredTensor
 from .pickle_data import shown
 from .stored_numbers import ITEM_BYTES, MAX_DIMS, decoded, numpy_can_hold, stored_dtype
 
@@ -45,7 +46,7 @@ ENCRYPTED = (b"\xd8\x5e\x3a\x7f", b"\xd9\x5e\x3a\x7f", b"\xda\x5e\x3a\x7f")
 Buffer = Union[bytes, memoryview]
 
 
-class _FormatError(Exception):
+class _FormatError(Fault):
     """A file that is damaged or not as MindSpore writes it. Says what and where."""
 
 
@@ -63,20 +64,25 @@ def matches(head: bytes) -> bool:
     return fits and len(tag) == tag_length and all(byte >= 0x20 for byte in tag)
 
 
-def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
-    """The arrays by name, and the metadata, which this format does not have. Text is left out."""
+def read(data: bytes, path: str) -> Contents:
+    """The tensors by name. Text is left out."""
+    refuse = functools.partial(_refusal, path)
     try:
-        return _read(data), {}
+        return Contents(_read(data), refuse, len(data))
     except ImportError:
         raise WeightsError(
             f"{path}: is a MindSpore checkpoint, and the package protobuf is not installed or too "
             "old. Install it as requirements.txt says."
         ) from None
     except _FormatError as error:
-        raise WeightsError(
-            f"{path}: cannot be read as a MindSpore checkpoint: {error}. Download it again, or "
-            "save it anew with mindspore.save_checkpoint, without encryption."
-        ) from error
+        raise refuse(error) from error
+
+
+def _refusal(path: str, fault: Fault) -> WeightsError:
+    return WeightsError(
+        f"{path}: cannot be read as a MindSpore checkpoint: {fault}. Download it again, or "
+        "save it anew with mindspore.save_checkpoint, without encryption."
+    )
 
 
 @functools.lru_cache(maxsize=None)
@@ -163,17 +169,27 @@ def _split(message: memoryview, number: int) -> Tuple[bytes, List[memoryview]]:
     return b"".join(small), large
 
 
-class _Parameter:
+class _Parameter(StoredTensor):
     """A tensor in waiting, whole or in pieces."""
 
     def __init__(self, name: str, kind: str, dims: Tuple[int, ...]) -> None:
         self.name, self.kind, self.dims = name, kind, dims
         self.pieces: List[memoryview] = []
-        self.nbytes = 0
+        self._nbytes = 0
 
     def add(self, piece: memoryview) -> None:
         self.pieces.append(piece)
-        self.nbytes += len(piece)
+        self._nbytes += len(piece)
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        code = _CODES[self.kind]
+        old_scalar = self.dims == (0,) and self._nbytes == ITEM_BYTES[code]  # of MindSpore 1
+        return () if old_scalar else self.dims
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
 
     @property
     def needed(self) -> int:
@@ -181,23 +197,22 @@ class _Parameter:
 
     @property
     def complete(self) -> bool:
-        return self.kind == "str" or self.nbytes >= self.needed
+        return self.kind == "str" or self._nbytes >= self.needed
+
+    def check(self) -> None:
+        if self.shape == self.dims and self._nbytes != self.needed:
+            raise _FormatError(
+                f"tensor {shown(self.name)} of shape {self.dims} needs {self.needed:,} bytes and "
+                f"has {self._nbytes:,}"
+            )
 
     def to_numpy(self) -> np.ndarray:
         code = _CODES[self.kind]
-        shape = self.dims
-        if shape == (0,) and self.nbytes == ITEM_BYTES[code]:
-            shape = ()  # a scalar of MindSpore 1
-        elif self.nbytes != self.needed:
-            raise _FormatError(
-                f"tensor {shown(self.name)} of shape {shape} needs {self.needed:,} bytes and "
-                f"has {self.nbytes:,}"
-            )
         raw = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        return decoded(np.frombuffer(raw, stored_dtype(code)).reshape(shape), code)
+        return decoded(np.frombuffer(raw, stored_dtype(code)).reshape(self.shape), code)
 
 
-def _read(data: bytes) -> Dict[str, np.ndarray]:
+def _read(data: bytes) -> Dict[str, StoredTensor]:
     parameters: Dict[str, _Parameter] = {}
     last = ""
     for number, whole, value in _fields(_without_trailer(data), MAX_VALUES):
@@ -211,7 +226,12 @@ def _read(data: bytes) -> Dict[str, np.ndarray]:
             raise _FormatError(f"tensor {shown(name)} comes twice")
         known.add(piece)
         last = name
-    return {name: found.to_numpy() for name, found in parameters.items() if found.kind != "str"}
+    found: Dict[str, StoredTensor] = {}
+    for name, parameter in parameters.items():
+        if parameter.kind != "str":
+            parameter.check()
+            found[name] = parameter
+    return found
 
 
 def _without_trailer(data: bytes) -> memoryview:

@@ -6,8 +6,8 @@ reach outside the data: GLOBAL looks a name up, REDUCE and NEWOBJ call it, BUILD
 Here a name is looked up in a mapping that the caller gives, and nowhere else.
 
 The instructions below are those that the binary protocols use for checkpoints of MegEngine and
-PyTorch and for CIFAR's archives. Sets, big integers, out-of-band buffers and recursive tuples are
-left out on purpose: no weight file needs them.
+PyTorch and for CIFAR's archives. Here any other name is refused, and so are sets, big integers,
+out-of-band buffers and recursive tuples; ``lenient_pickle`` passes over some of that.
 
 What a hostile file can cost is bounded:
 
@@ -21,7 +21,9 @@ memoised argument, so what the mapping holds must take constant time and memory,
 """
 
 import struct
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+
+from .contents import Fault
 
 # The longest honest pickle in sight, CIFAR-100's 50,000 file names and labels, takes 200,000 to
 # 300,000; a ResNet-152 with its optimizer takes 100,000. The limit is reached in about a second.
@@ -37,14 +39,14 @@ Allowed = Mapping[Tuple[str, str], object]
 PersistentLoad = Callable[[object], object]
 
 
-class PickleDataError(Exception):
+class PickleDataError(Fault):
     """A pickle that is damaged, or that asks for more than plain data. Says what and where.
 
     ``refused`` is the name that it asks for, such as "os.system", or empty.
     """
 
     def __init__(self, message: str, refused: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, intact=bool(refused))
         self.refused = refused
 
 
@@ -67,7 +69,7 @@ def load(
     Raises:
         PickleDataError: with the reason and the offset.
     """
-    machine = _Machine(data, allowed, persistent_load, start)
+    machine = Machine(data, allowed, persistent_load, start)
     value = machine.run()
     if isinstance(value, _CONTAINERS):
         _height(value, {}, MAX_DEPTH)
@@ -94,8 +96,10 @@ def _height(value: Iterable, heights: Dict[int, int], room: int) -> int:
     return heights[id(value)]
 
 
-class _Machine:
+class Machine:
     """The stack machine. A MARK sets the stack aside; what follows is collected on a new one."""
+
+    instructions: Mapping[int, Callable[[Any], object]] = {}
 
     def __init__(
         self, data: Buffer, allowed: Allowed, persistent_load: Optional[PersistentLoad], start: int
@@ -122,7 +126,7 @@ class _Machine:
                 code = self._data[at]
                 if code == ord("."):
                     return self._result()
-                instruction = _INSTRUCTIONS.get(code)
+                instruction = self.instructions.get(code)
                 if instruction is None:
                     raise PickleDataError(f"instruction 0x{code:02x} has no place in a weight file")
                 instruction(self)
@@ -166,7 +170,10 @@ class _Machine:
         if length < 0:
             raise PickleDataError("a name has no end")
         self.position += length + 1
-        return _utf8(memoryview(window)[:length])
+        return self._text(memoryview(window)[:length])
+
+    def _text(self, raw: memoryview) -> str:
+        return _utf8(raw)
 
     def _pop(self) -> object:
         return self._stack.pop()
@@ -291,14 +298,14 @@ def _guarded(name: str, target: Callable, args: Iterable[object]) -> object:
         raise PickleDataError(f"{name} is given something it cannot take") from error
 
 
-_INSTRUCTIONS: Dict[int, Callable[[_Machine], None]] = {
+INSTRUCTIONS: Dict[int, Callable[[Any], object]] = {
     ord("N"): lambda m: m._stack.append(None),
     0x88: lambda m: m._stack.append(True),
     0x89: lambda m: m._stack.append(False),
     ord("J"): lambda m: m._stack.append(int.from_bytes(m._slice(4), "little", signed=True)),
     ord("K"): lambda m: m._stack.append(m._uint(1)),
     ord("M"): lambda m: m._stack.append(m._uint(2)),
-    0x8A: _Machine._long,
+    0x8A: Machine._long,
     ord("G"): lambda m: m._stack.append(struct.unpack(">d", m._slice(8))[0]),
     # Text of Python 2, which is bytes of Python 3: SHORT_BINSTRING, BINSTRING
     ord("U"): lambda m: m._stack.append(str(m._sized(1), "latin-1")),
@@ -309,22 +316,22 @@ _INSTRUCTIONS: Dict[int, Callable[[_Machine], None]] = {
     0x8E: lambda m: m._stack.append(bytes(m._sized(8))),
     0x96: lambda m: m._stack.append(bytes(m._sized(8))),
     # SHORT_BINUNICODE, BINUNICODE, BINUNICODE8
-    0x8C: lambda m: m._stack.append(_utf8(m._sized(1))),
-    ord("X"): lambda m: m._stack.append(_utf8(m._sized(4))),
-    0x8D: lambda m: m._stack.append(_utf8(m._sized(8))),
+    0x8C: lambda m: m._stack.append(m._text(m._sized(1))),
+    ord("X"): lambda m: m._stack.append(m._text(m._sized(4))),
+    0x8D: lambda m: m._stack.append(m._text(m._sized(8))),
     # EMPTY_TUPLE, TUPLE1, TUPLE2, TUPLE3, TUPLE
     ord(")"): lambda m: m._stack.append(()),
     0x85: lambda m: m._tuple(1),
     0x86: lambda m: m._tuple(2),
     0x87: lambda m: m._tuple(3),
-    ord("t"): _Machine._tuple_to_mark,
+    ord("t"): Machine._tuple_to_mark,
     # EMPTY_LIST, APPEND, APPENDS
     ord("]"): lambda m: m._stack.append([]),
-    ord("a"): _Machine._append,
+    ord("a"): Machine._append,
     ord("e"): lambda m: m._extend(m._pop_to_mark()),
     # EMPTY_DICT, SETITEM, SETITEMS
     ord("}"): lambda m: m._stack.append({}),
-    ord("s"): _Machine._set_item,
+    ord("s"): Machine._set_item,
     ord("u"): lambda m: m._set_items(m._pop_to_mark()),
     # BINPUT, LONG_BINPUT, MEMOIZE, BINGET, LONG_BINGET
     ord("q"): lambda m: m._put(m._uint(1)),
@@ -333,12 +340,13 @@ _INSTRUCTIONS: Dict[int, Callable[[_Machine], None]] = {
     ord("h"): lambda m: m._get(m._uint(1)),
     ord("j"): lambda m: m._get(m._uint(4)),
     # MARK, FRAME, GLOBAL, STACK_GLOBAL, BINPERSID, REDUCE, NEWOBJ, BUILD
-    ord("("): _Machine._mark,
-    0x95: _Machine._frame,
-    ord("c"): _Machine._global,
-    0x93: _Machine._stack_global,
-    ord("Q"): _Machine._persistent,
-    ord("R"): _Machine._reduce,
-    0x81: _Machine._newobj,
-    ord("b"): _Machine._build,
+    ord("("): Machine._mark,
+    0x95: Machine._frame,
+    ord("c"): Machine._global,
+    0x93: Machine._stack_global,
+    ord("Q"): Machine._persistent,
+    ord("R"): Machine._reduce,
+    0x81: Machine._newobj,
+    ord("b"): Machine._build,
 }
+Machine.instructions = INSTRUCTIONS

@@ -7,12 +7,14 @@ tensors cover the file without overlap. It lets a name come twice, which the for
 checked here.
 """
 
+import functools
 import json
 from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 
 from ..errors import WeightsError
+from .contents import Contents, Fault, View
 from .pickle_data import shown
 from .stored_numbers import MAX_DIMS, decoded, stored_dtype
 
@@ -30,8 +32,9 @@ def matches(head: bytes) -> bool:
     return head[4:9] == b"\0\0\0\0{"  # no header has 4 GiB
 
 
-def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
-    """The arrays by name, and the header's "__metadata__". bfloat16 comes back as float32."""
+def read(data: bytes, path: str) -> Contents:
+    """The tensors by name, and the header's "__metadata__". bfloat16 comes back as float32."""
+    refuse = functools.partial(_refusal, path)
     try:
         import safetensors  # MegEngine does not bring it, and those who use the hub may not have it
     except ImportError:
@@ -40,12 +43,18 @@ def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]
             "Install it as requirements.txt says."
         ) from None
     try:
-        return _read(data, safetensors.deserialize)
+        tensors, metadata = _read(data, safetensors.deserialize)
     except (safetensors.SafetensorError, ValueError, OverflowError, RecursionError) as error:
-        raise WeightsError(
-            f"{path}: cannot be read as a safetensors file: {error}. "
-            "Download it again, or save it anew with safetensors.numpy.save_file."
-        ) from error
+        raise refuse(Fault(str(error))) from error
+    views = {name: View(array) for name, array in tensors.items()}
+    return Contents(views, refuse, len(data) * 2, metadata)  # twice: bfloat16 is float32 already
+
+
+def _refusal(path: str, fault: Fault) -> WeightsError:
+    return WeightsError(
+        f"{path}: cannot be read as a safetensors file: {fault}. "
+        "Download it again, or save it anew with safetensors.numpy.save_file."
+    )
 
 
 def _read(

@@ -6,13 +6,14 @@ storages' keys; then, in the order of that list, each storage's count as eight b
 numbers. These are little-endian whatever the machine was.
 """
 
-from typing import Dict, Tuple
+import functools
+from typing import Dict
 
-import numpy as np
-
-from ..errors import WeightsError
+from .contents import Contents
+from .lenient_pickle import load_leniently
 from .pickle_data import PickleDataError, load
-from .torch_pickle import NAMES, Storage, arrays_of, checked_storage, tensors_of
+from .torch_pickle import NAMES, Storage, checked_storage
+from .torch_zip import refusal
 
 # 0x1950a86a20f9469cfc6c as a LONG1 and the end of its pickle. It follows the protocol's two bytes
 # and, from protocol 4 on, the nine of a frame.
@@ -26,15 +27,13 @@ def matches(head: bytes) -> bool:
     return head[:1] == b"\x80" and any(head.startswith(_MAGIC, at) for at in _MAGIC_AT)
 
 
-def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
-    """The arrays by name, and the metadata, which this format does not have."""
+def read(data: bytes, path: str) -> Contents:
+    """What the file's fourth pickle holds."""
+    refuse = functools.partial(refusal, path, "a PyTorch weight file (legacy format)")
     try:
-        return _read(data), {}
+        return Contents(_read(data), refuse, len(data))
     except PickleDataError as error:
-        raise WeightsError(
-            f"{path}: cannot be read as a PyTorch weight file (legacy format): {error}. Download "
-            "it again, or save its state dict alone with torch.save(model.state_dict(), path)."
-        ) from error
+        raise refuse(error) from error
 
 
 class _Storages:
@@ -74,17 +73,16 @@ class _Storages:
         return known
 
 
-def _read(data: bytes) -> Dict[str, np.ndarray]:
+def _read(data: bytes) -> object:
     version, at = load(data, {}, start=data.index(_MAGIC) + len(_MAGIC))
     if version != _VERSION:
         raise PickleDataError(f"its version is not {_VERSION}")
     _, at = load(data, {}, start=at)
     storages = _Storages()
-    value, at = load(data, NAMES, storages.load, start=at)
-    tensors = tensors_of(value)
+    value, at = load_leniently(data, NAMES, storages.load, start=at)
     keys, at = load(data, {}, start=at)
     _attach(data, at, keys, storages.roots)
-    return arrays_of(tensors, len(data))
+    return value
 
 
 def _attach(data: bytes, at: int, keys: object, storages: Dict[str, Storage]) -> None:

@@ -6,8 +6,7 @@ in bytes. The storage is a persistent id, and its bytes lie elsewhere in the fil
 0.4 the call was ``_rebuild_tensor``; types that came late, such as uint16, use
 ``_rebuild_tensor_v3``, whose storage is untyped. A Parameter wraps a tensor.
 
-A checkpoint of a training run holds more than weights. The names of ``_IGNORED`` are common there
-and harmless; what plays them forgets what it is given. Every other name is refused.
+Every other name is that of something inert; see ``lenient_pickle``.
 """
 
 import math
@@ -15,15 +14,11 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
+from .contents import StoredTensor
+from .foreign import Foreign
 from .megengine_pickle import NUMPY_NAMES
 from .pickle_data import Inert, PickleDataError, shown
 from .stored_numbers import ITEM_BYTES, MAX_DIMS, decoded, numpy_can_hold, stored_dtype
-
-# Where the state dict lies when it is not the value itself, the first that is there: as
-# MMPreTrain and timm write it, torchvision, PyTorch's tutorials, and timm's moving average.
-STATE_DICT_ENTRIES = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
-
-MAX_ARGUMENTS = 64
 
 
 class Numbers(Inert):
@@ -67,6 +62,8 @@ def checked_storage(kind: object, count: object) -> Storage:
     Raises:
         PickleDataError: if the file did not give a type and a count.
     """
+    if isinstance(kind, Foreign):
+        raise PickleDataError(kind.fault)
     if not isinstance(kind, Numbers):
         raise PickleDataError("a storage has no type")
     if type(count) is not int or not 0 <= count < 2**48:
@@ -74,7 +71,7 @@ def checked_storage(kind: object, count: object) -> Storage:
     return Storage(kind, count)
 
 
-class Tensor:
+class Tensor(StoredTensor):
     """A tensor in waiting: its place in a storage, which is known to hold it."""
 
     def __init__(
@@ -95,6 +92,10 @@ class Tensor:
 
     def set_state(self, state: object) -> None:
         """Before PyTorch 1.0 a Parameter's state was its hooks, which are not weights."""
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        return self.size
 
     @property
     def nbytes(self) -> int:
@@ -145,7 +146,7 @@ def _rebuild_tensor(
     metadata: object = None,
 ) -> Tensor:
     if not isinstance(storage, Storage):
-        raise PickleDataError("a tensor has no storage")
+        raise PickleDataError(_fault_of(storage) or "a tensor has no storage")
     return Tensor(storage, storage.kind, offset, size, stride)
 
 
@@ -160,7 +161,8 @@ def _rebuild_tensor_v3(
     metadata: object = None,
 ) -> Tensor:
     if not isinstance(storage, Storage) or not isinstance(dtype, Numbers):
-        raise PickleDataError("a tensor has no storage or no dtype")
+        fault = _fault_of(storage) or _fault_of(dtype)
+        raise PickleDataError(fault or "a tensor has no storage or no dtype")
     if storage.kind is not UNTYPED:
         raise PickleDataError("a tensor has a dtype other than its storage's")
     return Tensor(storage, dtype, offset, size, stride)
@@ -170,8 +172,13 @@ def _parameter(
     data: object, requires_grad: object = True, hooks: object = None, state: object = None
 ) -> Tensor:
     if not isinstance(data, Tensor):
-        raise PickleDataError("a Parameter holds no tensor")
+        raise PickleDataError(_fault_of(data) or "a Parameter holds no tensor")
     return data
+
+
+def _fault_of(value: object) -> str:
+    """Why a part of a tensor could not be had, if that is known."""
+    return value.fault if isinstance(value, Foreign) else ""
 
 
 def _size(sizes: object) -> Tuple[object, ...]:
@@ -204,23 +211,6 @@ class OrderedDict(dict):
         pass
 
 
-class Ignored:
-    """Something of a training run that is not weights. Keeps nothing of what it is given."""
-
-    def __init__(self, *args: object) -> None:
-        if len(args) > MAX_ARGUMENTS:  # each call copies them
-            raise PickleDataError(f"a call with {len(args):,} arguments")
-
-    def set_state(self, state: object) -> None:
-        pass
-
-
-# getattr is how pickle names a method; MMEngine's buffers mention their own. It is not called.
-_IGNORED = """
-    argparse.Namespace collections.Counter pathlib.PosixPath pathlib._local.PosixPath torch.device
-    mmengine.logging.history_buffer.HistoryBuffer __builtin__.getattr builtins.getattr
-""".split()
-
 _STORAGES = {"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": "bf16", "Bool": "b1"}
 _STORAGES.update({"Char": "i1", "Byte": "u1", "Short": "i2", "Int": "i4", "Long": "i8"})
 
@@ -248,41 +238,3 @@ for _kind, _code in _STORAGES.items():
     NAMES["torch", f"{_kind}Storage"] = Numbers(f"{_kind}Storage", _code)
 for _kind, _code in _DTYPES.items():
     NAMES["torch", _kind] = Numbers(f"torch.{_kind}", _code)
-for _kind in _IGNORED:
-    NAMES[_kind.rpartition(".")[0], _kind.rpartition(".")[2]] = Ignored
-
-
-def tensors_of(value: object) -> Dict[str, Tensor]:
-    """The state dict: the value's first entry of STATE_DICT_ENTRIES that is a dict, or itself.
-
-    Raises:
-        PickleDataError: naming the entry that is no tensor.
-    """
-    if isinstance(value, dict):
-        entries = [value.get(name) for name in STATE_DICT_ENTRIES]
-        value = next((entry for entry in entries if isinstance(entry, dict)), value)
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise PickleDataError(f"it holds a value of type {kind}; expected a state dict")
-    for name, entry in value.items():
-        if not isinstance(name, str) or not isinstance(entry, Tensor):
-            raise PickleDataError(
-                f"its entry {shown(str(name))} is of type {type(entry).__name__}; expected a tensor"
-            )
-    return value
-
-
-def arrays_of(tensors: Dict[str, Tensor], file_bytes: int) -> Dict[str, np.ndarray]:
-    """The tensors as arrays; those at the same place in a storage share one.
-
-    Raises:
-        PickleDataError: if they would take more than ``file_bytes``.
-    """
-    unique = {tensor.place: tensor for tensor in tensors.values()}
-    # Strides let a tensor show the same number again and again, so that a small file could fill
-    # the memory. The tensors of an honest state dict take no more than its storages.
-    total = sum(tensor.nbytes for tensor in unique.values())
-    if total > file_bytes:
-        raise PickleDataError(f"its tensors take {total:,} bytes and the file has {file_bytes:,}")
-    made = {place: tensor.to_numpy() for place, tensor in unique.items()}
-    return {name: made[tensor.place] for name, tensor in tensors.items()}

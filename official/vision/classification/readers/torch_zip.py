@@ -5,13 +5,14 @@ name. In it are "data.pkl", the pickled value; "data/0", "data/1" and so on, the
 stored as they are; and "byteorder", the machine's, which older versions do not write.
 """
 
-from typing import Dict, Tuple
-
-import numpy as np
+import functools
+from typing import Dict
 
 from ..errors import WeightsError
-from .pickle_data import PickleDataError, load, shown
-from .torch_pickle import NAMES, Storage, arrays_of, checked_storage, tensors_of
+from .contents import Contents, Fault
+from .lenient_pickle import load_leniently
+from .pickle_data import PickleDataError, shown
+from .torch_pickle import NAMES, Storage, checked_storage
 from .zip_archive import Archive, ArchiveError
 
 _ORDERS = {b"little": "<", b"big": ">"}
@@ -23,16 +24,23 @@ def matches(head: bytes) -> bool:
     return head.startswith(b"PK\x03\x04")
 
 
-def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
-    """The arrays by name, and the metadata, which this format does not have."""
+def read(data: bytes, path: str) -> Contents:
+    """What the pickle in the archive holds."""
+    refuse = functools.partial(refusal, path, "a PyTorch weight file")
     try:
         archive = Archive(data)
-        return _Reader(archive, _root(archive)).read(len(data)), {}
-    except (PickleDataError, ArchiveError) as error:
-        raise WeightsError(
-            f"{path}: cannot be read as a PyTorch weight file: {error}. Download it again, or "
-            "save its state dict alone with torch.save(model.state_dict(), path)."
-        ) from error
+        return Contents(_Reader(archive, _root(archive)).read(), refuse, len(data))
+    except Fault as fault:
+        raise refuse(fault) from fault
+
+
+def refusal(path: str, kind: str, fault: Fault) -> WeightsError:
+    """What to tell of a PyTorch file, and the way out. Here and in ``torch_legacy``."""
+    again = "In PyTorch, " if fault.intact else "Download it again, or "
+    return WeightsError(
+        f"{path}: cannot be read as {kind}: {fault}. "
+        f"{again}save its state dict alone with torch.save(model.state_dict(), path)."
+    )
 
 
 def _root(archive: Archive) -> str:
@@ -45,7 +53,9 @@ def _root(archive: Archive) -> str:
     if len(roots) > 1:
         raise ArchiveError("it is a zip archive with more than one data.pkl")
     if f"{roots[0]}/constants.pkl" in names or f"{roots[0]}/model.json" in names:
-        raise ArchiveError("it is a TorchScript archive, a program; expected a state dict")
+        raise ArchiveError(
+            "it is a TorchScript archive, a program; expected a state dict", intact=True
+        )
     return roots[0]
 
 
@@ -56,12 +66,12 @@ class _Reader:
         self._order = self._byte_order()
         self._storages: Dict[str, Storage] = {}
 
-    def read(self, file_bytes: int) -> Dict[str, np.ndarray]:
+    def read(self) -> object:
         pickled = self._archive.read(f"{self._root}/data.pkl")
-        value, end = load(pickled, NAMES, self._storage)
+        value, end = load_leniently(pickled, NAMES, self._storage)
         if end != len(pickled):
             raise PickleDataError(f"{len(pickled) - end:,} bytes follow the end of data.pkl")
-        return arrays_of(tensors_of(value), file_bytes)
+        return value
 
     def _byte_order(self) -> str:
         name = f"{self._root}/byteorder"

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from typing import Dict, List
 
+from .contents import Fault
 from .pickle_data import shown
 
 MAX_MEMBERS = 20_000  # the largest network here has 600 tensors, and an optimizer has two for each
@@ -24,7 +25,7 @@ _ENCRYPTED = 0x41  # 0 and 6: encryption, strong encryption
 _UTF8 = 0x800
 
 
-class ArchiveError(Exception):
+class ArchiveError(Fault):
     """An archive that is damaged, or that asks for more than its size. Says what and where."""
 
 

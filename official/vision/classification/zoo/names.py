@@ -7,12 +7,13 @@ running_var`` of a batch normalisation. Deep stems and the shortcuts of ResNet-D
 
 import re
 from dataclasses import dataclass
-from typing import Collection, Dict, Mapping, Tuple
-
-import numpy as np
+from typing import Any, Collection, Dict, Mapping, Tuple
 
 from ..errors import WeightsError
 from ..readers.pickle_data import shown
+
+# The tensor by which a network is known: everything before it is what is wrapped around.
+ANCHOR = re.compile(r"((?:.*\.)??)(?:backbone\.)?layer1\.0\.conv1\.weight$")
 
 Rules = Tuple[Tuple[str, str], ...]  # regular expressions and what replaces their first match
 
@@ -29,7 +30,7 @@ class Translation:
     """
 
     scheme: str
-    tensors: Dict[str, np.ndarray]
+    tensors: Dict[str, Any]
     sources: Dict[str, str]
     dropped: Tuple[str, ...]
 
@@ -41,8 +42,9 @@ class _Scheme:
     dropped: str  # names that match this are not of the network
 
 
-# torch counts the batches that a normalisation has seen; here its momentum needs no count.
-_TORCH_DROPPED = r"(^|\.)num_batches_tracked$"
+# torch counts the batches that a normalisation has seen; here its momentum needs no count. Its
+# AveragedModel counts the networks that it has averaged.
+_TORCH_DROPPED = r"(^|\.)num_batches_tracked$|^n_averaged$"
 
 # The first whose mark is found is the file's.
 SCHEMES: Dict[str, _Scheme] = {
@@ -109,7 +111,7 @@ _TIMM_V2_D_MARK = "stem.conv2.weight"
 _TIMM_V2_D_RULES = ((r"\.downsample\.0\.", ".downsample.1."),)
 
 
-def translate(tensors: Mapping[str, np.ndarray]) -> Translation:
+def translate(tensors: Mapping[str, Any]) -> Translation:
     """Find out whose names these are, and give the tensors ours.
 
     A name without a rule stays as it is: whoever fills a network finds it left over.

@@ -293,6 +293,8 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path))
     )
     if say:
+        if weights.remark:
+            logger.warning("%s: %s", path, weights.remark)
         _say_assumptions(known)
     return Source(known, weights, row, "flag" if wanted else "file" if weights.arch else "assumed")
 

@@ -3,18 +3,23 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import UsageError, WeightsError
 from ..preprocess import Preprocess
-from ..readers import WeightFile, read_weights
+from ..readers import Contents, Fault, StoredTensor, open_weights, state_dict
+from ..readers.foreign import Foreign
+from ..readers.pickle_data import shown
+from .entries import find
 from .names import translate
+from .said import classes_of
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
 AVERAGE_PREFIX = "average."  # of their running means, where the recipe has ``ema``
 CLASSIFIER = ("fc.weight", "fc.bias")
+_PARTS = ("weight", "bias", "running_mean", "running_var")
 DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
 
 
@@ -26,6 +31,7 @@ class Weights:
         format: of the file; see ``readers``.
         scheme: whose names the file has; see ``names``. "ours" for the project's own files.
         sources: our name -> the file's; dropped: the file's names of what is no weight.
+        remark: which of several networks in the file it is and what was left out, if anything.
     """
 
     path: Path
@@ -37,6 +43,7 @@ class Weights:
     scheme: str = "ours"
     sources: Dict[str, str] = field(default_factory=dict)
     dropped: Tuple[str, ...] = ()
+    remark: str = ""
 
     @property
     def num_classes(self) -> Optional[int]:
@@ -62,47 +69,73 @@ def load_weights(
 
     Args:
         average: the running means of a checkpoint's weights in place of the weights.
+        entry: which network of the file, by where it lies, such as ``state_dict_ema``. Without
+            it, ``entries`` says which is taken.
 
     Raises:
+        UsageError: when the file has no such entry.
         WeightsError: naming the file and what is wrong with it.
     """
     path = Path(path)
-    file = read_weights(path)
-    averages = strip_prefix(AVERAGE_PREFIX, file.tensors) if DESCRIPTION in file.metadata else {}
+    contents = open_weights(path)
+    if DESCRIPTION not in contents.metadata:
+        return _foreign(path, contents, average, entry)
+    tensors = contents.arrays(state_dict(contents))
+    averages = strip_prefix(AVERAGE_PREFIX, tensors)
     if average and not averages:
         raise WeightsError(
             f"{path}: has no averaged weights; the checkpoints of a recipe with ema have them"
         )
-    if DESCRIPTION not in file.metadata:
-        return _translated(path, file)
-    description = _parse(path, file.metadata[DESCRIPTION])
+    description = _parse(path, contents.metadata[DESCRIPTION])
     weights = Weights(
         path,
-        averages if average else strip_prefix(MODEL_PREFIX, file.tensors) or file.tensors,
+        averages if average else strip_prefix(MODEL_PREFIX, tensors) or tensors,
         arch=description.get("arch"),
         classes=tuple(description.get("classes") or ()) or None,
         preprocess=_preprocess(path, description.get("preprocess")),
-        format=file.format,
+        format=contents.format,
     )
     if weights.classes and weights.num_classes not in (None, len(weights.classes)):
         raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")
     return weights
 
 
-def _translated(path: Path, file: WeightFile) -> Weights:
+def _foreign(path: Path, contents: Contents, average: bool, entry: Optional[str]) -> Weights:
     """The weights in a file of another project, or in one that has only tensors."""
     try:
-        found = translate(file.tensors)
+        found = find(contents, average, entry)
+        stored: Mapping[str, Any] = found.entry.tensors if found else state_dict(contents)
+        translation = translate(stored)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    return Weights(
+        told = str(error)
+        raise WeightsError(told if told.startswith(f"{path}: ") else f"{path}: {told}") from None
+    if found is None and (average or entry):
+        flag = "--average" if average else f"--entry {entry}"
+        raise UsageError(f"{path}: {flag}: nothing in it is named as the tensors of a network")
+    tensors = contents.arrays(_stored(contents, translation.tensors))
+    weights = Weights(
         path,
-        found.tensors,
-        format=file.format,
-        scheme=found.scheme,
-        sources=found.sources,
-        dropped=found.dropped,
+        tensors,
+        format=contents.format,
+        scheme=translation.scheme,
+        sources=found.in_file(translation.sources) if found else translation.sources,
+        dropped=translation.dropped,
+        remark=found.remark if found else "",
     )
+    if not tensors:
+        raise WeightsError(f"{path}: holds no tensors. Check that it is the right file.")
+    return replace(weights, classes=classes_of(contents, weights.num_classes))
+
+
+def _stored(contents: Contents, found: Mapping[str, Any]) -> Dict[str, StoredTensor]:
+    """``found`` without what is beside a state dict's tensors, if all of these can be read."""
+    faults = {n: value for n, value in found.items() if isinstance(value, Foreign)}
+    for name, value in faults.items():
+        if value.damaged or name.rpartition(".")[2] in _PARTS:
+            raise contents.refuse(Fault(f"its tensor {shown(name)}: {value.fault}"))
+    return {name: value for name, value in found.items() if name not in faults}
 
 
 def strip_prefix(prefix: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

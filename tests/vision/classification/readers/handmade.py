@@ -8,8 +8,13 @@ import zipfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Sequence, Tuple
 
+import numpy as np
+
+from official.vision.classification.readers import state_dict
+
+POSIX = os.mkdir.__module__  # os.system's too, which tests replace
 FILES = Path(__file__).resolve().parent / "files"
 
 MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -125,4 +130,18 @@ def memory_below(limit: int) -> Iterator[None]:
 
 def shell_command(marker: Path) -> bytes:
     """Instructions that run a command when ``pickle`` follows them."""
-    return b"c" + os.system.__module__.encode() + b"\nsystem\n" + text(f"touch {marker}") + b"\x85R"
+    return b"c" + POSIX.encode() + b"\nsystem\n" + text(f"touch {marker}") + b"\x85R"
+
+
+def reading(module: Any) -> Callable[[bytes, str], Tuple[Dict[str, np.ndarray], Dict[str, str]]]:
+    """The state dict of a file's bytes, and its metadata, as one reader has them: numbers keep
+    their type, as they do not in ``read_weights``."""
+
+    def read(data: bytes, path: str) -> Tuple[Dict[str, np.ndarray], Dict[str, str]]:
+        contents = module.read(data, path)
+        stored = state_dict(contents)
+        contents.arrays(stored)  # raises what is wrong
+        made = {tensor.place: tensor.to_numpy() for tensor in stored.values()}
+        return {name: made[tensor.place] for name, tensor in stored.items()}, contents.metadata
+
+    return read

@@ -7,14 +7,17 @@ import pytest
 
 from official.vision.classification.errors import WeightsError
 from official.vision.classification.readers import mindspore_ckpt
-from official.vision.classification.readers.mindspore_ckpt import matches, read
+from official.vision.classification.readers.mindspore_ckpt import matches
 from tests.vision.classification.readers.handmade import (
     field,
     memory_below,
+    reading,
     value,
     varint,
     with_crc,
 )
+
+read = reading(mindspore_ckpt)
 
 TWO = struct.pack("<2f", 1.5, -2.5)
 GOOD = value("w", "Float32", (2,), TWO)

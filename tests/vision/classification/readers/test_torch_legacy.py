@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from official.vision.classification.errors import WeightsError
-from official.vision.classification.readers.torch_legacy import matches, read
+from official.vision.classification.readers import torch_legacy as reader
+from official.vision.classification.readers.torch_legacy import matches
 from tests.vision.classification.readers.handmade import (
     FILES,
     MAGIC,
@@ -12,12 +13,15 @@ from tests.vision.classification.readers.handmade import (
     memory_below,
     number,
     pickled,
+    reading,
     storage,
     tensor,
     text,
     torch_legacy,
 )
 from tests.vision.classification.readers.test_torch_zip import expected_tensors, same
+
+read = reading(reader)
 
 SIX = np.arange(6, dtype=np.float32)
 ROW = (6, SIX.tobytes())

@@ -6,18 +6,22 @@ import numpy as np
 import pytest
 
 from official.vision.classification.errors import WeightsError
-from official.vision.classification.readers.torch_zip import matches, read
+from official.vision.classification.readers import torch_zip as reader
+from official.vision.classification.readers.torch_zip import matches
 from tests.vision.classification.readers.handmade import (
     FILES,
     memory_below,
     number,
     pickled,
+    reading,
     storage,
     stored,
     tensor,
     text,
     torch_zip,
 )
+
+read = reading(reader)
 
 SIX = np.arange(6, dtype=np.float32)
 

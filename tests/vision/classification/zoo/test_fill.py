@@ -73,13 +73,13 @@ def test_missing_foreign_and_misshapen_tensors_are_listed(model, random_state, w
 
 
 def test_only_some_of_many_are_listed(model, random_state, write, same):
-    state = {f"network.{name}": value for name, value in random_state.items()}
+    state = {f"network_{name}": value for name, value in random_state.items()}
     message = refusal(model, write(state), same)
     more = f"and {len(state) - 3} more"
     assert message.startswith(
-        f"lacks bn1.bias, bn1.running_mean, bn1.running_var {more}; has network."
+        f"lacks bn1.bias, bn1.running_mean, bn1.running_var {more}; has network_"
     )
-    assert message.endswith(f", network.bn1.running_var {more} besides; is it of another network?")
+    assert message.endswith(f", network_bn1.running_var {more} besides; is it of another network?")
 
 
 def test_a_hostile_name_does_not_reach_the_terminal(model, random_state, write, same):
@@ -286,9 +286,11 @@ class TestDescription:
         assert weights.tensors.keys() == random_state.keys()
 
     def test_does_not_count_in_the_tensors_of_another_file(self, random_state, write, same):
-        """Without the description ``model.`` is no prefix of ours, but part of a foreign name."""
+        """Without the description ``model.`` is no prefix of ours, but a wrapper like others."""
         tensors = {f"model.{name}": value for name, value in random_state.items()}
-        assert load_weights(write(tensors, {})).tensors.keys() == tensors.keys()
+        weights = load_weights(write(tensors, {}))
+        assert weights.tensors.keys() == random_state.keys()
+        assert weights.scheme == "torchvision"
 
     HOSTILE = {
         "no JSON": "arch: resnet18",
