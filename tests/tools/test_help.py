@@ -9,7 +9,7 @@ from tests.scripts import load_script
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["demo", "draw_pictures", "update_readme"])
+@pytest.mark.parametrize("name", ["demo", "draw_pictures", "update_tables"])
 @pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--no-such-flag", 2)])
 def test_nothing_is_written(name, flag, code, capsys, monkeypatch):
     script = load_script(f"tools/{name}.py")

@@ -13,14 +13,13 @@ from typing import BinaryIO, Callable, Iterable, Iterator, List, NoReturn, Optio
 
 import numpy as np
 
-from ..data.image import EXTENSIONS, decode_image, read_image
+from ..data.image import EXTENSIONS, MAX_BYTES, decode_image, read_image
 from ..data.parallel import map_groups
 from ..data.transforms import Box, EvalTransform, to_network_layout
 from ..errors import DataError
 from ..preprocess import Preprocess
 from .drawing import fit
 
-MAX_BYTES = 1 << 28  # that are read from a pipe
 STDIN = "-"
 
 logger = logging.getLogger(__name__)

@@ -227,7 +227,7 @@ def test_a_name_and_a_filled_network_say_the_same(published):
 
 def test_names_without_weights_are_refused(published, tmp_path):
     image = coloured(20, 50, 30)
-    with pytest.raises(UsageError, match="did you mean resnet20_cifar"):
+    with pytest.raises(UsageError, match="did you mean .*resnet20_cifar"):
         inference_model("resnet20", image)
     with pytest.raises(UsageError, match="no published weights for resnet32_cifar") as caught:
         inference_model("resnet32_cifar", image)
@@ -295,7 +295,7 @@ def test_grey_and_palette_pil_images(model):
     ("image", "message"),
     [
         (b"", "bytes of an image: the file is empty"),
-        (bytes(100_000), "bytes of an image: not an image that OpenCV can read"),
+        (bytes(100_000), "bytes of an image: not an image: it begins with zeros"),
         (io.StringIO("text"), "open file: gives str, not bytes; open it with mode 'rb'"),
         ({"a": 1}, "an image is of type dict; expected a path, bytes, an open file, a PIL"),
         ([coloured(1, 2, 3), None], "an image is of type NoneType; expected"),
