@@ -9,7 +9,8 @@ import pytest
 from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.resnet.model import resnet18
-from official.vision.classification.zoo.trained import NetworkConfig
+from official.vision.classification.zoo import get_model
+from official.vision.classification.zoo.trained import NetworkConfig, look_up
 from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,21 +131,31 @@ def started(monkeypatch, name, job, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "arch", "pretrained"),
+    ("arguments", "arch", "weights"),
     [
-        ("--arch resnet50", "resnet50", False),
-        ("--arch resnet50 --pretrained", "resnet50", True),
+        ("--arch resnet50", "resnet50", None),
+        ("--arch resnet50 --pretrained", "resnet50", "resnet50_fbaug_in1k"),
         ("--arch resnet50 --pretrained resnet50_8xb32_in1k", "resnet50", "resnet50_8xb32_in1k"),
-        ("--arch resnet50_8xb8_cub", "resnet50", False),
+        ("--arch resnet50_8xb8_cub", "resnet50", None),
         ("--arch resnet50_8xb8_cub --pretrained", "resnet50", "resnet50_8xb8_cub"),
-        ("--arch resnet50_8xb8_cub --pretrained file.pkl", "resnet50", "file.pkl"),
         ("--arch resnetv2_50 --pretrained", "resnetv2_50", "resnetv2_50"),
-        ("--arch wide-resnet50_3rdparty_8xb32_in1k", "wide_resnet50_2", False),
+        ("--arch wide-resnet50_3rdparty_8xb32_in1k", "wide_resnet50_2", None),
     ],
 )
-def test_training_from_a_row(monkeypatch, arguments, arch, pretrained):
+def test_training_from_a_row(monkeypatch, arguments, arch, weights):
     config = started(monkeypatch, "train", "train", *arguments.split())
-    assert (config.arch, config.pretrained) == (arch, pretrained)
+    assert config.arch == arch
+    assert (config.weights and look_up(config.weights).row.name) == weights
+
+
+def test_training_from_a_file_that_a_row_describes(monkeypatch, tmp_path):
+    path = tmp_path / "file.pkl"
+    mge.save(get_model("resnet20_cifar").state_dict(), str(path))
+    flags = ("--arch", "resnet20_cifar_30e", "--pretrained", path)
+    config = started(monkeypatch, "train", "train", *flags)
+    source = look_up(config.weights)
+    assert config.arch == "resnet20_cifar" and source.config.source == str(path)
+    assert source.config.preprocess_by == "row" and config.recipe.preprocess.order == "RGB"
 
 
 @pytest.mark.parametrize(("name", "job"), [("test", "test"), ("inference", "predict")])
@@ -246,7 +257,7 @@ def test_what_is_remarked_cannot_steer_the_terminal(script, tmp_path):
     done = script("inference.py", "--arch", "resnet20_cifar", "--model", weights)
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert r"\x1b[2Jred\nok.pkl: does not tell how" in line and "\033" not in line
+    assert r"\x1b[2Jred\nok.pkl: does not say how" in line and "\033" not in line
 
 
 def test_an_error_of_the_system_without_a_reason(capsys, monkeypatch):
@@ -273,7 +284,7 @@ def test_a_megengine_state_dict_through_the_command_line(script, tmp_path):
     told = script(*command)
     assert told.returncode == 0
     (line,) = told.stderr.splitlines()
-    assert line.startswith(f"inference.py: {weights}: does not tell how its images are prepared; ")
+    assert line.startswith(f"inference.py: {weights}: does not say how its images are prepared; ")
     done = script(*command, "--preprocess", "megengine")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == told.stdout  # which is what was assumed
@@ -320,8 +331,7 @@ def test_a_corrupt_image_among_others(script, tiny_images, tmp_path):
     assert done.returncode == 1
     assert done.stdout.splitlines() == ["Predict 16/16", f"predictions: {rows}"]
     first, second = done.stderr.splitlines()
-    assert first.startswith("inference.py: ") and first.endswith(
-        "red\\nok.png: not an image that OpenCV can read"
-    )
+    assert first.startswith("inference.py: ") and first.endswith("GIF); fetch the file again")
+    assert r"red\nok.png: not an image of a format that is read (JPEG, PNG, " in first
     assert second == "inference.py: 1 of 16 images could not be used; they are left out"
     assert len(rows.read_text().splitlines()) == 1 + 15

@@ -17,6 +17,7 @@ import megengine.module as M
 from ..errors import UsageError
 from ..preprocess import PRESETS, Preprocess
 from ..resnet.pretrained import Pretrained
+from ..text import nearest
 from .classes import (
     dataset_classes,
     default_classes,
@@ -31,6 +32,7 @@ from .rows import BEST, BY_NAME, Row, best_row, default_row
 from .weights import Weights, load_weights
 
 DEFAULT_ARCH = "resnet18"
+_SUFFIXES = ".bin .ckpt .h5 .npz .pkl .pt .pth .safetensors .tar .th .zip".split()
 
 logger = logging.getLogger(__name__)
 
@@ -224,13 +226,20 @@ def look_up(config: NetworkConfig, say: bool = True) -> Source:
     arch = None if config.arch is None else arch_of(config.arch)  # before a large file is read
     if config.model is None or config.model in BY_NAME or config.model == BEST:
         return _of_row(config, arch)
-    if "/" not in config.model and not Path(config.model).exists():
+    if not _is_path(config.model):
         rows = [row.name for row in BY_NAME.values() if arch in (None, row.arch)]
+        few = nearest(config.model, rows, 3) or rows[:3]
+        more = f" and {len(rows) - len(few)} more" if len(rows) > len(few) else ""
         raise UsageError(
             f"{config.model!r}: neither a file nor a row of {arch or 'any network'} "
-            f"({', '.join(rows) or 'which has none'})"
+            f"({', '.join(few) or 'which has none'}{more})"
         )
     return describe(load_weights(config.model, config.average, config.entry), config, say)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a file is meant, which need not exist; a row's name may have dots in it, too."""
+    return "/" in name or Path(name).suffix in _SUFFIXES or Path(name).exists()
 
 
 def _of_row(config: NetworkConfig, arch: Optional[str]) -> Source:
