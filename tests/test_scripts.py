@@ -194,7 +194,7 @@ def test_the_class_map_goes_along(monkeypatch):
         (["test", "--preprocess", "{library: pil}"], "library is 'pil', not one of"),
         (["test", "--class-map", "no/such.yaml"], "--class-map no/such.yaml: cannot be read"),
         (["inference", "--arch", "resnet32_cifar"], "no published weights"),
-        (["inference", "--arch", "resnet50_8xb32"], "did you mean resnet50_8xb32-fp16_in1k"),
+        (["inference", "--arch", "resnet50_8xb32"], "did you mean resnet50_8xb32_in1k"),
         (["train", "--arch", "resnet50_8xb31_in1k"], "did you mean resnet50_8xb32_in1k"),
     ],
 )
@@ -284,7 +284,7 @@ def test_a_megengine_state_dict_through_the_command_line(script, tmp_path):
     told = script(*command)
     assert told.returncode == 0
     (line,) = told.stderr.splitlines()
-    assert line.startswith(f"inference.py: {weights}: does not say how its images are prepared; ")
+    assert line.startswith(f"inference.py: {weights}: does not say how its images are prepared")
     done = script(*command, "--preprocess", "megengine")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == told.stdout  # which is what was assumed

@@ -252,7 +252,7 @@ def weights_of(args: argparse.Namespace) -> Optional[NetworkConfig]:
     arch = args.arch or (recipe.arch if recipe else None)
     model = args.pretrained
     if model is True:
-        rows = [row for row in BY_NAME.values() if row.recipe == args.config]
+        rows = [row for row in BY_NAME.values() if args.config and row.recipe == args.config]
         fitting = [row.name for row in rows if not arch or row.arch == arch_of(arch)]
         model = fitting[0] if fitting and args.arch not in BY_NAME else None
     return NetworkConfig(arch, model, average=args.average, entry=args.entry)
