@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Where the time of a step goes: docs/layers.md, a profile of the native kernels by operation.
+"""Where the time of a step goes: a profile of the native kernels by operation and layer.
 
-python benchmarks/layers.py
+python benchmarks/layers.py --document layers.md
 
 Every other step is profiled: every kernel is waited for, before and after, and what that takes
 for one that does nothing is taken off its time. The steps between are timed as they are; what is
@@ -45,7 +45,7 @@ The native kernels one by one, by `python benchmarks/layers.py`: batches of {bat
 pixels, medians of {rounds} steps. Each was waited for, which takes {waiting:.2f} ms for one that
 does nothing; so much is taken off. The steps' own times are those of steps between, in which
 nothing is waited for: Python then works beside the kernels. How the networks do beside others is
-in [benchmarks.md](benchmarks.md).
+in docs/benchmarks.md.
 
 {limits}
 
@@ -248,12 +248,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="pixels")
-    parser.add_argument("--document", default=str(ROOT / "docs" / "layers.md"), metavar="FILE")
+    parser.add_argument(
+        "--document", metavar="FILE", help="Markdown, here (default: standard output)"
+    )
     return parser
 
 
 def main(words: Optional[Sequence[str]] = None) -> int:
-    """Measure and write the page; return the exit code."""
+    """Measure, and write the page where it is asked for; return the exit code."""
     args = parser().parse_args(words)
     use_device("cpu")
     try:
@@ -261,7 +263,10 @@ def main(words: Optional[Sequence[str]] = None) -> int:
     except UserError as error:
         sys.stderr.write(f"layers: {error}\n")
         return error.exit_code
-    Path(args.document).write_text(page, encoding="utf-8")
+    if args.document:
+        Path(args.document).write_text(page, encoding="utf-8")
+    else:
+        sys.stdout.write(page)
     return 0
 
 

@@ -49,7 +49,7 @@ layers (`resnet/complexity.py`; training counts three forward passes less the gr
 images) over all the time of a step, as a share of the peak of all cores in the configuration's
 precision; Winograd's algorithm does with fewer operations than are counted, so it can exceed that.
 Peak memory is that of the process, libraries included. Where the time of a step goes, by operation
-and layer, is in [layers.md](layers.md).
+and layer, `python benchmarks/layers.py` measures.
 
 {networks}
 

@@ -53,11 +53,22 @@ def test_waiting_is_no_part_of_a_kernels_time():
         assert (call.seconds == 0) == (waiting == 1e3)
 
 
-def test_page(tmp_path):
+@pytest.mark.parametrize("asked", [True, False])
+def test_page(tmp_path, capsys, monkeypatch, asked):
+    """In the file that is asked for and nowhere else, or on standard output."""
+    monkeypatch.chdir(tmp_path)
     page = tmp_path / "layers.md"
-    words = ["--arch", "resnet18", "--precision", "fp32", "--rounds", "1", "--document", str(page)]
+    words = ["--arch", "resnet18", "--precision", "fp32", "--rounds", "1"]
+    words += ["--document", str(page)] if asked else []
     assert main([*words, "--batch", "2", "--size", "32"]) == 0
-    text = page.read_text(encoding="utf-8")
+    printed = capsys.readouterr().out
+    assert [each.name for each in tmp_path.iterdir()] == (["layers.md"] if asked else [])
+    text = page.read_text(encoding="utf-8") if asked else printed
+    assert bool(printed) != asked
+    assert "](" not in text  # a link would lead nowhere from most places
+    assert "batches of 2 images of 32\npixels, medians of 1 steps" in text
+    for limit in ("CPU", "threads", "date", "most in fp32, by .*", "memory, adding .*"):
+        assert re.search(rf"^\| {limit} \| .+ \|$", text, re.MULTILINE), limit
     assert re.findall("^## (.*):", text, re.MULTILINE) == [
         "ResNet-18, inference, fp32",
         "ResNet-18, training, fp32",

@@ -125,7 +125,7 @@ def test_an_unknown_name_near_to_none():
         get_model("vgg")
     count = len(list_models())
     assert str(caught.value) == (
-        f"unknown network 'vgg': there are resnet18, resnet34, resnet50 and {count - 3} more; "
+        f"unknown network 'vgg': there are {', '.join([*ARCHS][:3])} and {count - 3} more; "
         "list_models() and README.md name all"
     )
 
