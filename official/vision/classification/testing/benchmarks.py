@@ -15,8 +15,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..data.folder import load_folder, load_split, unused_splits
-from ..data.dataset import ImageDataset
+from ..data.dataset import ImageDataset, split_name
+from ..data.folder import load_folder, load_split
 from ..data.loader import Batch
 from ..distributed.collectives import sum_over_ranks
 from ..engine.evaluation import Counter
@@ -135,7 +135,7 @@ class Judge:
         return {**answer, **result.to_dict(), "among_classes": len(self.among)}
 
 
-def line(result: Dict[str, Any]) -> str:
+def line_of(result: Dict[str, Any]) -> str:
     """A line for the console of what ``Judge.result`` has."""
     top5 = f", Acc@5 {result['top5']:.3f}" if "top5" in result else ""
     parts = [f"{result['total']:,} images"]
@@ -149,11 +149,8 @@ def line(result: Dict[str, Any]) -> str:
 def load_images(root: str) -> ImageDataset:
     """The images of a benchmark: folders of classes in ``root`` itself, or in its ``val``."""
     path = Path(root)
-    if path.is_dir() and unused_splits(path, ()) == [] and any(path.glob("*/*")):
-        try:
-            return load_split(root, "val")
-        except DataError:
-            return load_folder(path)
+    if path.is_dir() and not any(split_name(entry.name) for entry in path.iterdir()):
+        return load_folder(path)
     return load_split(root, "val")
 
 
@@ -171,9 +168,7 @@ def read_real(path: str) -> List[Tuple[int, ...]]:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-        values = json.loads(
-            data, parse_int=_class, parse_float=_no_class, parse_constant=_no_class
-        )
+        values = json.loads(data, parse_int=_class, parse_float=_no_class, parse_constant=_no_class)
     except OSError as error:
         raise UsageError(f"--real-labels {path}: {error.strerror or error}; {expected}") from None
     except (ValueError, RecursionError) as error:
