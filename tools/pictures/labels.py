@@ -66,20 +66,23 @@ def text_width(words: str, points: float) -> float:
     return width
 
 
-def place_labels(points: Sequence[Point], widths: Sequence[float], sheet: Box) -> List[Label]:
+def place_labels(
+    points: Sequence[Point], widths: Sequence[float], sheet: Box, others: Sequence[Point] = ()
+) -> List[Label]:
     """A place for the name of each point, the nearest that is free.
 
     Args:
         points: in pixels, y upwards.
         widths: of the names.
         sheet: what they have to stay on.
+        others: points that have no names, and are not to be covered.
 
     Raises:
         ValueError: where there is no room.
     """
     order = list(range(len(points)))
     for _ in range(len(points) ** 2):
-        placed, failed = _place(points, widths, sheet, order)
+        placed, failed = _place(points, widths, sheet, order, others)
         if failed is None:
             return [placed[index] for index in range(len(points))]
         order.remove(failed)  # next time it chooses first
@@ -88,14 +91,20 @@ def place_labels(points: Sequence[Point], widths: Sequence[float], sheet: Box) -
 
 
 def _place(
-    points: Sequence[Point], widths: Sequence[float], sheet: Box, order: Sequence[int]
+    points: Sequence[Point],
+    widths: Sequence[float],
+    sheet: Box,
+    order: Sequence[int],
+    others: Sequence[Point],
 ) -> Tuple[Dict[int, Label], Optional[int]]:
     """Labels for points in this order, and the first point for whose name there is no room."""
     marks = [Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in points]
+    nameless = [Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in others]
     placed: Dict[int, Label] = {}
     for index in order:
         taken = [*marks[:index], *marks[index + 1 :], *(label.box for label in placed.values())]
         crossed = [box for box in taken if not box.contains(points[index])]  # marks may coincide
+        taken += nameless  # which a thin line may cross
         leaders = [(points[other], label.leader) for other, label in placed.items() if label.far]
         for label in candidates(points[index], widths[index]):
             leader = (points[index], label.leader)

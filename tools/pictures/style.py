@@ -14,6 +14,7 @@ WIDTH = 900  # pixels that a page has for a picture
 INK, GREY, RULE = "#1a1a1a", "#555555", "#dddddd"
 # Okabe and Ito, "Color Universal Design", 2008.
 BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
+PURPLE, BROWN = "#7b3294", "#8c510a"
 
 # Letters stay text. Verdana, where there is no DejaVu Sans, is as wide, so that boxes still fit.
 SETTINGS = {

@@ -157,7 +157,7 @@ IMAGENET_RGB_STD = (58.395, 57.12, 57.375)
 PRESETS = {
     # MegEngine/Models: cv2 images as they are, BGR.
     "megengine": Preprocess(),
-    # torchvision's and timm's, to the byte: Pillow, sizes cut off.
+    # torchvision's and timm's, to the byte: see tests/oracles/make_transforms.py.
     "torchvision": Preprocess("RGB", IMAGENET_RGB_MEAN, IMAGENET_RGB_STD, library="pillow"),
     # MMPreTrain's ResNet configs, cv2 backend.
     "mmpretrain": Preprocess("RGB", IMAGENET_RGB_MEAN, IMAGENET_RGB_STD),

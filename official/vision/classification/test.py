@@ -15,6 +15,7 @@ import sys
 from typing import Optional, Sequence
 
 from .engine import flags
+from .testing.benchmarks import BENCHMARKS
 from .testing.tester import TestConfig, test
 
 
@@ -35,6 +36,15 @@ def parser() -> flags.Parser:
         "--class-map",
         metavar="FILE",
         help="YAML or JSON file of folder: class, for folders that are not named as the classes",
+    )
+    parser.add_argument(
+        "--benchmark",
+        choices=tuple(BENCHMARKS),
+        help="the images are those of this test set for networks of ImageNet's classes, and are "
+        "also counted as its paper defines; see docs/testing.md",
+    )
+    parser.add_argument(
+        "--real-labels", metavar="FILE", help="with --benchmark imagenet-real: its real.json"
     )
     parser.add_argument(
         "--json", metavar="FILE", help="also write the counts and percentages to a JSON file"
@@ -81,6 +91,8 @@ def start(args: argparse.Namespace) -> int:
             tta=args.tta,
             calibrate=args.calibrate,
             report=args.report,
+            benchmark=args.benchmark,
+            real_labels=args.real_labels,
         )
     )
 

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -24,6 +25,7 @@ from ..engine.schema import Precision
 from ..errors import UsageError, UserError
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
+from .benchmarks import Judge, line_of, load_images
 from .calibration import Calibration, LogitsOfAll, calibrate
 from .report.answers import AnswersOfAll, ReportData
 
@@ -36,6 +38,8 @@ class TestConfig:
         tta: whether the mean over every image and its mirror image is tested as well.
         calibrate: whether a temperature is fitted on half of the images and judged on the others.
         report: a folder for report.html and predictions.csv, which is made.
+        benchmark: one of ``BENCHMARKS``, which the images are; they are counted as it defines.
+        real_labels: for ImageNet ReaL, the path of its labels.
     """
 
     data: str
@@ -51,6 +55,8 @@ class TestConfig:
     tta: bool = False
     calibrate: bool = False
     report: Optional[str] = None
+    benchmark: Optional[str] = None
+    real_labels: Optional[str] = None
 
 
 def test(config: TestConfig) -> int:
@@ -59,6 +65,8 @@ def test(config: TestConfig) -> int:
     Raises:
         UserError: for what the user can mend.
     """
+    if config.real_labels and not config.benchmark:
+        raise UsageError("--real-labels needs --benchmark imagenet-real")
     for flag, path in (("--json", config.json), ("--report", config.report)):
         if path:
             refuse_inside(flag, Path(path), Path(config.data))
@@ -73,7 +81,8 @@ def test(config: TestConfig) -> int:
 def _test_on_this_rank(config: TestConfig, device: str) -> int:
     use_device(device)
     class_map = read_class_map(config.class_map) if config.class_map else None
-    folder = load_split(config.data, "val")
+    load = load_images if config.benchmark else partial(load_split, split="val")
+    folder = load(config.data)
     network = open_network(config.network)
     if class_map is None:
         folder = label(folder, network)
@@ -89,6 +98,9 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     )
     model = prepare(network.model, device, config.precision)
     normalize = Normalize(network.preprocess, model.ops)
+    judge = None
+    if config.benchmark:
+        judge = Judge(config.benchmark, folder, network, config.real_labels)
     tta = FlipTta(model, normalize) if config.tta else None
     logits = LogitsOfAll(len(folder), network.num_classes) if config.calibrate else None
     answers = AnswersOfAll(len(folder), network.num_classes) if config.report else None
@@ -99,12 +111,12 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         normalize,
         len(folder),
         report=_Reporter(console, config.print_freq),
-        watchers=[watcher.add for watcher in (tta, logits, answers) if watcher],
+        watchers=[watcher.add for watcher in (tta, logits, answers, judge) if watcher],
     )
     console.stop_bar()
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
-    _tell(config, console, result, mirrored, calibration)
+    _tell(config, console, result, mirrored, calibration, judge)
     if answers and config.report:
         data = ReportData(
             folder,
@@ -124,6 +136,7 @@ def _tell(
     result: Result,
     mirrored: Optional[Result],
     calibration: Optional[Calibration],
+    judge: Optional[Judge],
 ) -> None:
     answer = result.to_dict()
     console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
@@ -133,6 +146,9 @@ def _tell(
         answer["calibration"] = calibration.to_dict()
     for line in _remarks(mirrored, calibration):
         console.line(line)
+    if judge:
+        answer["benchmark"] = judge.result()
+        console.line(line_of(answer["benchmark"]))
     if config.json and rank() == 0:
         _write_json(Path(config.json), answer)
 

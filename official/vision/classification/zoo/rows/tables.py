@@ -84,4 +84,4 @@ def _result(line: Dict[str, str], measured: Dict[str, str]) -> Result:
     columns = ("top1", "top5", *OTHERS)
     found = {name: float(measured[name]) for name in columns if measured[name] != "-"}
     top1, top5 = found.pop("top1", None), found.pop("top5", None)
-    return Result(preprocess, float(measured["gmacs"]) * 1e9, top1, top5, found)
+    return Result(preprocess, float(f"{measured['gmacs']}e9"), top1, top5, found)
