@@ -1,7 +1,7 @@
 # Plain `make` lists the targets. Each one that needs packages first makes or updates .venv;
 # PYTHON=/path/to/python3.10 chooses the interpreter of a new .venv.
 
-.PHONY: help setup setup-dev demo test lint format benchmark check-env clean
+.PHONY: help setup setup-dev demo test lint format benchmark check-env audit clean
 .NOTPARALLEL: # two targets must not install into .venv at once
 
 help: ## list the targets
@@ -44,6 +44,11 @@ endif
 
 check-env: ## tell what this machine has for the project, and what is missing
 	@$(firstword $(wildcard .venv/bin/python) python3) tools/check_env.py
+
+audit: setup ## ask PyPI which installed packages have published weaknesses (pip-audit, on request)
+	@[ -x .venv-audit/bin/pip-audit ] || { .venv/bin/python -m venv .venv-audit && \
+	  .venv-audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit; }
+	.venv-audit/bin/pip-audit --path "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 clean: ## delete caches (.venv and the results of training stay)
 	rm -rf .pytest_cache .ruff_cache .mypy_cache build *.egg-info

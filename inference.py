@@ -6,7 +6,7 @@ The code is official/vision/classification/inference.py; "python inference.py --
 
 import sys
 
-from official.vision.classification.inference import main
+from official.startup import inference
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(inference())

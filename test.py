@@ -6,7 +6,7 @@ The code is official/vision/classification/test.py; "python test.py --help" tell
 
 import sys
 
-from official.vision.classification.test import main
+from official.startup import test
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(test())

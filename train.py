@@ -6,7 +6,7 @@ The code is official/vision/classification/train.py; "python train.py --help" te
 
 import sys
 
-from official.vision.classification.train import main
+from official.startup import train
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train())

@@ -32,6 +32,7 @@ FAILING_SHIM = "#!/bin/sh\necho 'pyenv: python3.10: command not found' >&2\nexit
 # uv venv ... VENV
 FAKE_UV = """#!/bin/sh
 for venv; do :; done
+[ "$1" = --version ] && exit 0
 mkdir -p "$venv/bin" && cp '{python}' "$venv/bin/python" && echo uv >"$venv/version"
 """
 
@@ -125,13 +126,61 @@ def test_uv_when_there_is_no_other(checkout):
     assert checkout.setup() == ""
 
 
+# Debian 12: Python 3.11 without ensurepip, whose pip refuses all but --target. It puts uv there.
+DEBIAN_PYTHON = """#!/bin/sh
+case "$*" in
+    *'pip '*'--target '*'uv=='*)
+        while [ "$1" != --target ]; do shift; done
+        mkdir -p "$2/bin" && cp '{uv}' "$2/bin/uv" ;;
+    *'-m pip '*) echo 'error: externally-managed-environment' >&2; exit 1 ;;
+    *'import sys, pip'*) echo 3.11 ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+def test_uv_by_a_pip_that_may_not_install(checkout):
+    python = checkout.python(checkout.state / "python", "3.10", ensurepip=False)
+    uv = checkout.script(checkout.state / "uv", FAKE_UV.format(python=python))
+    checkout.script(checkout.bin / "python3", DEBIAN_PYTHON.format(uv=uv))
+    assert "fetching uv" in checkout.setup()
+    assert checkout.chosen() == "uv"
+    assert checkout.setup() == ""
+
+
+def test_uv_by_pipx(checkout):
+    python = checkout.python(checkout.state / "python", "3.10", ensurepip=False)
+    pipx = '#!/bin/sh\n[ "$1 $2" = "run --spec" ] || exit 2\nshift 4\n' + FAKE_UV.format(
+        python=python
+    ).replace("#!/bin/sh\n", "")
+    checkout.script(checkout.bin / "pipx", pipx)
+    checkout.setup()
+    assert checkout.chosen() == "uv"
+
+
+def test_uv_where_its_installer_puts_it(checkout):
+    python = checkout.python(checkout.state / "python", "3.10", ensurepip=False)
+    checkout.script(checkout.state / ".local/bin/uv", FAKE_UV.format(python=python))
+    checkout.setup(HOME=checkout.state)
+    assert checkout.chosen() == "uv"
+
+
+def test_a_package_with_a_line_for_each_python_counts_once(checkout):
+    checkout.python(checkout.bin / "python3.10", "3.10")
+    lines = 'megengine==1.0\nnumpy==1; python_version < "3.9"\nnumpy==2; python_version >= "3.9"\n'
+    checkout.requirements.write_text("# first\n" + lines)
+    assert "MegEngine and 1 other packages into .venv" in checkout.setup()
+
+
 @pytest.mark.parametrize("version", ["3.7", "3.11", "3.12"])
 def test_no_suitable_python(checkout, version):
     checkout.python(checkout.bin / "python3", version)
     checkout.script(checkout.bin / "uv", "#!/bin/sh\nexit 2\n")  # finds none either
     message = checkout.setup(code=1)
     assert "3.8, 3.9 or 3.10" in message
-    assert "apt-get install python3.10-venv" in message
+    for way in ("apt-get install python3.10-venv", "pipx install uv", "astral.sh/uv/install.sh"):
+        assert way in message
+    assert "    pip install uv" not in message  # which Debian 12 and Ubuntu 24.04 refuse
     assert not checkout.venv.exists()
 
 

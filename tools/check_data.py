@@ -17,6 +17,11 @@ from typing import List, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from official import startup  # noqa: E402
+
+if __name__ == "__main__":
+    startup.prepare()
+
 from official.vision.classification.data.check import Report, check_data  # noqa: E402
 from official.vision.classification.engine import flags  # noqa: E402
 from official.vision.classification.engine.console import Console  # noqa: E402

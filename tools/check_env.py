@@ -67,14 +67,28 @@ class Requirement(NamedTuple):
 
 
 def requirements(text: str) -> List[Requirement]:
-    """The pins of a requirements file; a comment with the word optional says what that is."""
+    """The pins of a requirements file that are for this Python.
+
+    A comment with the word optional says what that is.
+    """
     found = []
     for line in text.splitlines():
         pin, _, comment = line.partition("#")
         match = re.match(r"([\w.-]+)==([\w.]+)", pin)
-        if match:
+        if match and is_for(sys.version_info[:2], pin):
             found.append(Requirement(match[1], match[2], "optional" in comment))
     return found
+
+
+def is_for(version: Sequence[int], pin: str) -> bool:
+    """Whether a pin's marker, ``; python_version < "3.9"`` or the like, fits that Python."""
+    found = re.search(r'; *python_version *(<|==|>=) *"(\d+)\.(\d+)"', pin)
+    if not found:
+        return True
+    other = (int(found[2]), int(found[3]))
+    return {"<": tuple(version) < other, "==": tuple(version) == other}.get(
+        found[1], tuple(version) >= other
+    )
 
 
 def check_python(findings: Findings) -> None:

@@ -17,6 +17,11 @@ from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from official import startup  # noqa: E402
+
+if __name__ == "__main__":
+    startup.prepare()
+
 from official.vision.classification.engine import flags  # noqa: E402
 from official.vision.classification.engine.device import use_device  # noqa: E402
 from official.vision.classification.export.convert import ConvertConfig, convert  # noqa: E402

@@ -24,6 +24,27 @@ fits() {
     esac
 }
 
+# Sets uv to a command that runs it: the one on PATH or in its usual folder, through pipx, or one
+# that pip puts below $venv, which a distribution's own rule against pip (PEP 668) does not forbid.
+find_uv() {
+    local python
+    for python in uv "${HOME:-}/.local/bin/uv" "${HOME:-}/.cargo/bin/uv"; do
+        uv=("$python")
+        "${uv[@]}" --version >/dev/null 2>&1 && return 0
+    done
+    uv=(pipx run --spec "uv==$uv_version" uv)
+    "${uv[@]}" --version >/dev/null 2>&1 && return 0
+    for python in python3 python; do
+        echo "setup: fetching uv $uv_version with $python"
+        "$python" -m pip --disable-pip-version-check install --quiet --target "$venv/.uv" \
+            "uv==$uv_version" 2>/dev/null || continue
+        uv=("$venv/.uv/bin/uv")
+        "${uv[@]}" --version >/dev/null 2>&1 && return 0
+    done
+    return 1
+}
+
+uv_version=0.13.9
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 files=(requirements.txt)
 venv=$root/.venv
@@ -64,17 +85,18 @@ if ! fits "$venv/bin/python" pip; then
             break
         fi
     done
-    if [[ ! -e $venv/bin/python ]] && command -v uv >/dev/null; then
+    if [[ ! -e $venv/bin/python && -z ${PYTHON:-} ]] && find_uv; then
         echo "setup: creating $name with uv, which may download Python 3.10"
-        uv venv --quiet --no-project --python 3.10 --seed --allow-existing "$venv" || true
+        "${uv[@]}" venv --quiet --no-project --python 3.10 --seed --allow-existing "$venv" || true
     fi
     if ! fits "$venv/bin/python" pip; then
         rm -rf "$venv"
         fail "found no Python 3.8, 3.9 or 3.10 that can make a virtual environment, and MegEngine
-has no wheels for others. Install one in any of these ways, then run this again:
-    apt-get install python3.10-venv    where the distribution has it
-    pyenv install 3.10                 it need not become the active version
-    pip install uv                     it then downloads Python 3.10 by itself
+has no wheels for others; nor could uv be had, which downloads one. Any of these, then run this again:
+    curl -LsSf https://astral.sh/uv/install.sh | sh    then open a new shell: uv, on any Linux
+    apt-get install pipx && pipx install uv            on Debian 12 and Ubuntu 24.04 (as root)
+    apt-get install python3.10-venv                    on Ubuntu 22.04, python3.9-venv on Debian 11
+    pyenv install 3.10                                 it need not become the active version
 or set PYTHON=/path/to/python3.10"
     fi
 fi
@@ -82,12 +104,15 @@ fi
 # 2. The packages of each requirement file that the stamp does not list.
 installed=()
 missing=()
+names=
 count=0
 for file in "${files[@]}"; do
     line="$file $(cksum <"$root/$file")"
     if ! grep -qsxF "$line" "$stamp"; then
         missing+=(-r "$root/$file")
-        count=$((count + $(grep -c '^[[:alnum:]]' "$root/$file")))
+        while read -r pin; do # a package may have a line for each Python
+            case "$names " in *" ${pin%%==*} "*) ;; *) names+=" ${pin%%==*}" count=$((count + 1)) ;; esac
+        done < <(grep '^[[:alnum:]]' "$root/$file")
     fi
     installed+=("$line")
 done

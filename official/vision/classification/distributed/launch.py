@@ -19,7 +19,10 @@ from .supervisor import RankProcess, Supervisor
 
 __all__ = ["Topology", "launch"]
 
-_START = "import sys; sys.path[:] = {path!r}; from {package}.rank import main; main({report})"
+_START = (
+    "import sys; sys.path[:] = {path!r}; from official.startup import prepare; prepare(); "
+    "from {package}.rank import main; main({report})"
+)
 
 
 def launch(

@@ -1,11 +1,14 @@
 """Compile the native kernels for this machine, once, and load them.
 
 The library lies in MegEngine's cache folder (``MGE_HOME``), under a name that holds a digest of all
-that went into it: the sources, the flags, the compiler, MegEngine, oneDNN and the processor.
+that went into it: the sources, the flags, the compiler, MegEngine, oneDNN and the processor. What
+is loaded is run, and its name can be guessed: folder and file must be the user's own, or root's,
+and closed to others.
 """
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -20,10 +23,14 @@ from megengine.core._imperative_rt.core2 import apply
 from megengine.core.ops import custom
 from megengine.hub.hub import _get_megengine_home
 
+from official.private_folder import private_folder, why_not_private
+
 _SOURCES = Path(__file__).parent / "native"
 _ONEDNN = "onednn-cpu-gomp"
 _TIMEOUT = 600  # seconds; it takes about ten
 _MEGENGINE = Path(megengine.__file__).parent / "core"
+
+logger = logging.getLogger(__name__)
 
 Number = Union[int, float]
 
@@ -43,9 +50,14 @@ class Kernels:
         self.threads = threads
         self._operators: Dict[tuple, object] = {}
         self._suffix = library.stem.rsplit("_", 1)[1]
+        problem = why_not_private(str(library))
+        if problem:
+            raise KernelsUnavailable(f"{problem}; delete {library}")
         try:
-            custom.load(str(library))
+            custom.load(str(library))  # before ctypes opens it, or the process crashes at its end
             ctypes.CDLL(str(library)).resnet_set_threads(threads)
+        except AttributeError:
+            raise KernelsUnavailable(f"{library}: has no kernels of ours; delete it") from None
         except (OSError, RuntimeError) as error:
             raise KernelsUnavailable(f"{library}: {_first_line(str(error))}") from None
 
@@ -72,8 +84,16 @@ def _library() -> Path:
     sources = sorted(_SOURCES.glob("*.cpp"))
     command = [compiler, *map(str, sources), *_flags()]
     suffix = _digest(command, [*sources, *_SOURCES.glob("*.h")])
-    library = Path(_get_megengine_home()) / "resnet_ops" / f"resnet_{suffix}.so"
+    wanted = str(Path(_get_megengine_home()) / "resnet_ops")
+    try:
+        folder, problem = private_folder(wanted, "resnet_ops")
+    except OSError as error:
+        raise KernelsUnavailable(f"{wanted}: {error.strerror}") from None
+    if problem:
+        logger.warning("%s; the CPU kernels are kept in %s", problem, folder)
+    library = Path(folder) / f"resnet_{suffix}.so"
     if not library.exists():
+        logger.warning("compiling the CPU kernels for this machine, once; it takes up to a minute")
         _compile([*command, f"-DRESNET_BUILD={suffix}"], library)
     return library
 
@@ -124,10 +144,10 @@ def processor_flags() -> List[str]:
 def _compile(command: List[str], library: Path) -> None:
     """Write ``library`` whole or not at all; another process may do the same at the same time."""
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             made = Path(folder) / library.name
             _output([*command, "-o", str(made)])
+            made.chmod(0o700)  # whatever the umask is
             made.replace(library)
     except OSError as error:
         raise KernelsUnavailable(f"{library.parent}: {error.strerror}") from None

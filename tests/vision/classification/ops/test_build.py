@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -167,25 +168,112 @@ def test_a_package_without_its_files(sources, reason, monkeypatch, files):
     assert reason() == "the package onednn-devel-cpu-gomp has no oneapi/dnnl/dnnl.hpp"
 
 
+@pytest.fixture()
+def temporary(tmp_path, monkeypatch):
+    """Where temporary files go."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 @pytest.mark.parametrize("blocked", ["home", "home/resnet_ops"])
-def test_a_cache_that_cannot_be_written(compiler, sources, reason, tmp_path, blocked):
+def test_a_cache_that_cannot_be_written(compiler, sources, temporary, tmp_path, blocked, caplog):
     path = tmp_path / blocked
     path.parent.mkdir(exist_ok=True)
     path.write_text("a file, where a folder should be")
-    assert reason().startswith(f"{tmp_path / 'home' / 'resnet_ops'}: ")
+    assert load_kernels(1).threads == 1
+    (library,) = temporary.rglob("resnet_*.so")
+    assert f"the CPU kernels are kept in {library.parent}" in caplog.text
+    assert str(path) in caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_of_somebody_else(compiler, sources, reason, tmp_path):
+def test_a_cache_of_somebody_else(compiler, sources, temporary, tmp_path, caplog):
     (tmp_path / "home").mkdir()
     (tmp_path / "home").chmod(0o500)
-    assert reason() == f"{tmp_path / 'home' / 'resnet_ops'}: Permission denied"
+    assert load_kernels(1).threads == 1
+    assert f"{tmp_path / 'home' / 'resnet_ops'}: Permission denied" in caplog.text
+
+
+PLANTED = """
+#include <cstdlib>
+#include <fstream>
+static int planted = (std::ofstream("{mark}") << "run", 0);
+"""
+
+
+@pytest.mark.parametrize("way", ["folder of all", "file of all", "folder above of all"])
+def test_a_planted_library_is_not_run(compiler, sources, temporary, tmp_path, way, caplog):
+    """A library of the right name, where others may write."""
+    mark = tmp_path / "mark"
+    library = build._library()
+    (tmp_path / "planted.cpp").write_text(PLANTED.replace("{mark}", str(mark)))
+    command = ["g++", "-shared", "-fPIC", str(tmp_path / "planted.cpp"), "-o", str(library)]
+    subprocess.run(command, check=True)
+    opened = {
+        "folder of all": (library.parent, 0o777),
+        "file of all": (library, 0o777),
+        "folder above of all": (tmp_path / "home", 0o777),
+    }
+    library.chmod(0o700)
+    opened[way][0].chmod(opened[way][1])
+    if way == "file of all":
+        with pytest.raises(KernelsUnavailable, match="can be written by others.*delete"):
+            load_kernels(1)
+    else:
+        assert load_kernels(1).threads == 1
+        assert [path.parent.parent for path in temporary.rglob("resnet_*.so")] == [temporary]
+        assert "by others" in caplog.text and "kept in" in caplog.text
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_the_cache_is_closed_whatever_the_umask(compiler, sources, tmp_path, umask, caplog):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "home").mkdir(mode=0o755)
+        library = build._library()
+    finally:
+        os.umask(before)
+    assert library.parent == tmp_path / "home" / "resnet_ops"
+    assert stat.S_IMODE(library.parent.stat().st_mode) & 0o022 == 0
+    assert stat.S_IMODE(library.stat().st_mode) == 0o700
+    assert load_kernels(1).threads == 1 and "kept in" not in caplog.text
+
+
+@pytest.mark.parametrize("variable", ["MGE_HOME", "XDG_CACHE_HOME"])
+@pytest.mark.parametrize("value", ["", "cache"])
+def test_no_library_of_the_working_folder(
+    compiler, sources, temporary, tmp_path, monkeypatch, variable, value
+):
+    monkeypatch.delenv("MGE_HOME")
+    monkeypatch.setenv(variable, value)
+    monkeypatch.chdir(tmp_path)
+    assert tmp_path / "tmp" in build._library().parents
+    assert not (tmp_path / "megengine").exists() and not (tmp_path / "cache").exists()
 
 
 def test_a_library_that_is_broken(compiler, sources, reason):
     library = build._library()
     library.write_text("no library")
     assert reason().startswith(f"{library}: ")
+
+
+def test_a_library_of_something_else(compiler, sources, reason, tmp_path):
+    library = build._library()
+    (tmp_path / "other.cpp").write_text("int other;")
+    command = ["g++", "-shared", "-fPIC", str(tmp_path / "other.cpp"), "-o", str(library)]
+    subprocess.run(command, check=True)
+    assert reason() == f"{library}: has no kernels of ours; delete it"
+
+
+def test_a_line_before_it_is_compiled(compiler, sources, caplog):
+    build._library()
+    build._library()
+    assert [record.message for record in caplog.records] == [
+        "compiling the CPU kernels for this machine, once; it takes up to a minute"
+    ]
 
 
 def test_two_processes_at_once(compiler, sources, tmp_path):

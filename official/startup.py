@@ -1,0 +1,163 @@
+"""What comes before a script: the right Python, its packages, a home for caches, quiet imports.
+
+The scripts at the root, the commands that pip installs, the tools and the ranks' processes begin
+here. Nothing at this file's top needs a package, or a Python newer than 3.6: that is what it says
+something about.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from typing import List
+
+from .private_folder import temporary_folder
+
+_PYTHONS = ((3, 8), (3, 9), (3, 10))
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_CACHE = "megengine-cache"  # the name of the folder in place of one that cannot be written
+
+
+def train() -> int:
+    """The command resnet-train."""
+    return run("train")
+
+
+def test() -> int:
+    """The command resnet-test."""
+    return run("test")
+
+
+def inference() -> int:
+    """The command resnet-inference."""
+    return run("inference")
+
+
+def run(name: str) -> int:
+    """Run ``main`` of ``official.vision.classification.<name>``; return its exit code."""
+    prepare()
+    try:
+        module = importlib.import_module("official.vision.classification." + name)
+    except ImportError as error:
+        _refuse(_why_not_imported(error))
+    return module.main()
+
+
+def prepare() -> None:
+    """Make this process fit for the project, or end it with a line that says the way out."""
+    problem = _wrong_python()
+    if problem:
+        _refuse(problem)
+    _find_home()
+    os.environ.setdefault("MEGENGINE_LOGGING_LEVEL", "ERROR")
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image, we say
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _import_quietly("megengine")
+
+
+def _wrong_python() -> str:
+    version = sys.version_info[:2]
+    if version not in _PYTHONS:
+        return "Python {}.{} cannot run MegEngine, which exists for 3.8, 3.9 and 3.10; {}".format(
+            *version, _way_out()
+        )
+    if importlib.util.find_spec("megengine") is None:
+        return f"MegEngine is not installed for {sys.executable}; {_way_out()}"
+    return ""
+
+
+def _way_out() -> str:
+    python = os.path.join(_ROOT, ".venv", "bin", "python")
+    script = os.path.relpath(sys.argv[0]) if sys.argv[0] else "train.py"
+    if os.path.exists(python):
+        return f"run {os.path.relpath(python)} {script}"
+    if os.path.exists(os.path.join(_ROOT, "Makefile")):
+        return f"run make setup once, then .venv/bin/python {script}"
+    return "use a Python that has them (pip install megengine)"
+
+
+def _why_not_imported(error: ImportError) -> str:
+    if "libGL" in str(error) or "libgthread" in str(error):
+        return f"{error}; pip uninstall opencv-python, then pip install opencv-python-headless"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] != "official":
+        return (
+            f"the package {error.name} is not installed for {sys.executable}; "
+            "pip install -r requirements.txt"
+        )
+    raise error
+
+
+def _refuse(message: str) -> None:
+    sys.stderr.write(f"{os.path.basename(sys.argv[0])}: error: {message}\n")
+    sys.exit(1)
+
+
+def _find_home() -> None:
+    """Let MegEngine and matplotlib keep their caches where that is possible.
+
+    MegEngine makes a folder when it is imported, and fails where it cannot; and it takes an empty
+    or relative variable for a folder below the working one, against the XDG specification.
+    """
+    for variable in ("MGE_HOME", "XDG_CACHE_HOME"):
+        if not os.path.isabs(os.path.expanduser(os.environ.get(variable) or "/")):
+            own = variable == "MGE_HOME"
+            os.environ[variable] = os.path.abspath(os.environ[variable]) if own else ""
+        if not os.environ.get(variable):
+            os.environ.pop(variable, None)
+    base = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))
+    home = os.path.expanduser(os.environ.get("MGE_HOME", os.path.join(base, "megengine")))
+    problem = _why_not_writable(home)
+    if not problem:
+        return
+    folder = temporary_folder(_CACHE)
+    if os.path.isdir(os.path.join(home, "serialized")):  # weights to read from; the rest goes away
+        os.environ.setdefault("MGE_FASTRUN_CACHE_DIR", os.path.join(folder, "persistent_cache"))
+    else:
+        os.environ["MGE_HOME"] = folder
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder, "matplotlib"))
+    sys.stderr.write(
+        f"{os.path.basename(sys.argv[0])}: {problem}: caches are kept in {folder}; "
+        "MGE_HOME names another folder\n"
+    )
+
+
+def _why_not_writable(home: str) -> str:
+    if not os.path.isabs(home) or not os.path.isabs(os.environ.get("HOME", "/")):
+        return "there is no home folder (HOME)"
+    try:
+        os.makedirs(home, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            return ""
+    except OSError as error:
+        return f"{home}: {error.strerror}"
+
+
+def _import_quietly(name: str) -> None:
+    """Import it without the lines that its libraries print; they are shown if it fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(name)
+            said.truncate(0)
+        except ImportError as error:
+            said.truncate(0)
+            problem = _why_not_imported(error)
+            os.dup2(kept, 2)
+            _refuse(problem)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            _show(said.read().splitlines())
+
+
+def _show(lines: List[bytes]) -> None:
+    for line in lines:
+        sys.stderr.write(line.decode(errors="replace") + "\n")
