@@ -16,7 +16,7 @@ import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple
 
 import pytest
 
@@ -89,15 +89,19 @@ def parse(script: str, words: Sequence[str]) -> Tuple[argparse.ArgumentParser, A
         AssertionError: for flags and values that the script refuses.
     """
     module, seen = load_script(script), []
-    original = argparse.ArgumentParser.parse_args
 
-    def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
-        seen.append(self)
-        seen.append(original(self, *args, **kwargs))
-        raise _Parsed
+    def noticed(original: Callable[..., Any]) -> Callable[..., None]:
+        def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+            seen.append(self)
+            seen.append(original(self, *args, **kwargs))
+            raise _Parsed
+
+        return parse_args
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+        for name in ("parse_args", "parse_intermixed_args"):
+            original = getattr(argparse.ArgumentParser, name)
+            patch.setattr(argparse.ArgumentParser, name, noticed(original))
         try:
             module.main(list(words))
         except _Parsed:

@@ -111,7 +111,7 @@ def test_a_picture_is_named_from_another_folder(installed, tmp_path, script):
     answer = json.loads(run(command, cwd=tmp_path, env=environment))
     here = script("inference.py", *words, env={**os.environ, "RESNET_KERNELS": "megengine"})
     expected = json.loads(here.stdout)
-    picture = str(Path("official", "assets", "example.jpg"))
+    picture = str(Path("official", "assets", "cat.jpg"))
     assert (answer.pop("image"), expected.pop("image")) == (
         str(target / picture),
         str(ROOT / picture),

@@ -73,6 +73,27 @@ def test_the_seeds_spellings_all_work():
     assert flags.topology(parse("test")) == flags.Topology()
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("words", ["x --arch resnet50", "--arch resnet50 x", "--data x", "-d x"])
+def test_the_data_may_be_named_by_its_place(name, words):
+    script = SCRIPTS[name]
+    assert script.flags.parse(script.parser(), words.split()).data == "x"
+
+
+def test_data_given_twice(capsys):
+    code, message = fails(capsys, "train", "x", "--data", "y")
+    assert code == 2 and "the data is given twice, as x and as --data y" in message
+    code, message = fails(capsys, "test", "x", "y")
+    assert code == 2 and "unrecognized arguments: y" in message
+
+
+@pytest.mark.parametrize(
+    "words", ["a b --top-k 2", "--top-k 2 a b", "a --top-k 2 b", "a -i b --top-k 2", "-i a -i b"]
+)
+def test_images_may_be_named_by_their_place(monkeypatch, words):
+    assert started(monkeypatch, "inference", "predict", *words.split()).images == ["a", "b"]
+
+
 def test_a_home_in_a_flag_is_expanded(monkeypatch):
     """No shell expands the ~ of --save=~/out."""
     monkeypatch.setenv("HOME", "/home/someone")
@@ -290,12 +311,12 @@ def test_a_megengine_state_dict_through_the_command_line(script, tmp_path):
     assert done.stdout == told.stdout  # which is what was assumed
     answer = json.loads(done.stdout)
     assert len(answer["top"]) == 5
-    assert Path(answer["image"]) == ROOT / "official" / "assets" / "example.jpg"
+    assert Path(answer["image"]) == ROOT / "official" / "assets" / "cat.jpg"
 
 
 def test_what_the_flags_of_inference_ask_for(monkeypatch):
     default = started(monkeypatch, "inference", "predict")
-    assert [Path(path).name for path in default.images] == ["example.jpg"]
+    assert [Path(path).name for path in default.images] == ["cat.jpg"]
     assert not any(
         (default.csv, default.jsonl, default.features, default.save_image, default.saliency)
     )

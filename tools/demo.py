@@ -1,8 +1,9 @@
-"""The main job in a few minutes, offline: draw a data set, train, test, name a picture.
+"""The main job in a few minutes, offline: draw a data set, train, test, name what is in pictures.
 
     make demo
 
-Everything is written to demo/, which is made anew each time.
+It ends with a photograph, named by weights that come along. Everything is written to demo/, which
+is made anew each time.
 """
 
 import argparse
@@ -18,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo"
 DATA = DEMO / "shapes"
 RUN = DEMO / "output" / "resnet20_cifar"
-PICTURE = DEMO / "prediction.png"
+PICTURE = DEMO / "star.png"
+CAT, HEAT = DEMO / "cat.png", DEMO / "cat-heat.png"
 RESULT = DEMO / "result.json"
 REPORT = DEMO / "report"
 TARGET = 95.0  # per cent top-1 that the demo must reach
@@ -31,8 +33,9 @@ STEPS: List[List[Any]] = [
     + ["--json", RESULT, "--report", REPORT],
     ["inference.py", "--model", RUN / "best.safetensors", "--device", "cpu"]
     + ["--image", DATA / "val" / "star" / "00008.png", "--save-image", PICTURE],
-    # Weights that come along: of ten classes of photographs, which a drawn star is none of.
-    ["inference.py", "--arch", "resnet20_cifar", "--device", "cpu"],
+    # A photograph, by weights for ten classes of photographs; both come along.
+    ["inference.py", ROOT / "official" / "assets" / "cat.jpg", "--arch", "resnet20_cifar"]
+    + ["--device", "cpu", "--save-image", CAT, "--saliency", HEAT],
 ]
 
 
@@ -55,7 +58,8 @@ def main(argv: Sequence[str] = ()) -> int:
     say(f"\ndemo: accuracy {top1:.1f} % (expected at least {TARGET:.0f} %)")
     say(f"demo: done in {time.monotonic() - started:.0f} s")
     say(f"training curves: {(RUN / 'curves.png').relative_to(ROOT)}")
-    say(f"prediction:      {PICTURE.relative_to(ROOT)}")
+    for picture in (PICTURE, CAT, HEAT):
+        say(f"picture:         {picture.relative_to(ROOT)}")
     say(f"report:          {(REPORT / 'report.html').relative_to(ROOT)}")
     return 0 if top1 >= TARGET else 1
 

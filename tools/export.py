@@ -40,7 +40,7 @@ def parser() -> flags.Parser:
         "-o", "--out", required=True, metavar="FILE", help="what to write: .onnx or .mge"
     )
     parser.add_argument("--int8", action="store_true", help="compute in 8-bit integers (.onnx)")
-    flags.add_data(parser, "train/ and val/ for --int8")
+    flags.add_data(parser, "train/ and val/ for --int8", positional=False)
     parser.add_argument(
         "--calibration-images",
         type=flags.positive,

@@ -1,9 +1,9 @@
 """Name what is in pictures.
 
-published weights   python inference.py --arch resnet50 --image cat.jpg
-own checkpoint      python inference.py --model output/resnet50/best.safetensors --image cat.jpg
-MegEngine weights   python inference.py --arch resnet50 --model weights.pkl --image cat.jpg
-a folder            python inference.py --arch resnet50 --image photos --csv answers.csv
+published weights   python inference.py cat.jpg --arch resnet50
+own checkpoint      python inference.py cat.jpg --model output/resnet50/best.safetensors
+MegEngine weights   python inference.py cat.jpg --arch resnet50 --model weights.pkl
+a folder            python inference.py photos --arch resnet50 --csv answers.csv
 
 Several images, folders and patterns may be named. An image that cannot be read is reported on
 stderr and left out; the exit code is then 1. - stands for an image on standard input.
@@ -17,20 +17,27 @@ from typing import Optional, Sequence
 from .engine import flags
 from .prediction.predictor import PredictConfig, predict
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "assets" / "example.jpg"
+EXAMPLE = Path(__file__).resolve().parents[2] / "assets" / "cat.jpg"
 
 
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("inference.py", __doc__)
     parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="images, folders with images in them and below, or quoted patterns such as "
+        "'photos/**/*.jpg' (default: the photograph of a cat that comes along)",
+    )
+    parser.add_argument(
         "-i",
         "--image",
         nargs="+",
         action="extend",
-        metavar="FILE",
-        help="images, folders with images in them and below, or quoted patterns such as "
-        "'photos/**/*.jpg'; may be repeated (default: a star drawn by tools/make_shapes.py)",
+        default=[],
+        metavar="IMAGE",
+        help="the same; may be repeated",
     )
     flags.add_weights(parser)
     parser.add_argument(
@@ -86,7 +93,7 @@ def start(args: argparse.Namespace) -> int:
     """Predict as the flags say."""
     return predict(
         PredictConfig(
-            images=args.image or [str(EXAMPLE)],
+            images=[*args.images, *args.image] or [str(EXAMPLE)],
             network=flags.network(args),
             device=args.device,
             precision=args.precision or "fp32",

@@ -92,8 +92,10 @@ def run(
         return 1
 
 
-def add_data(parser: argparse._ActionsContainer, contents: str) -> None:
-    """--data and its aliases."""
+def add_data(parser: argparse._ActionsContainer, contents: str, positional: bool = True) -> None:
+    """--data and its aliases, and the same by its place: ``train.py photos``."""
+    if positional:
+        parser.add_argument("data_path", nargs="?", metavar="DATA", help="the same as --data DATA")
     parser.add_argument(
         "-d",
         "--data",
@@ -323,10 +325,14 @@ def positive_float(text: str) -> float:
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
     escape_unencodable()  # --help, too
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # "cat.jpg --arch resnet50" and the other way round
     for name, value in vars(args).items():
         if isinstance(value, str) and value.startswith("~"):  # --save=~/x: no shell expands that
             setattr(args, name, os.path.expanduser(value))  # noqa: PTH111 never fails
+    if getattr(args, "data_path", None) is not None:
+        if args.data != parser.get_default("data"):
+            parser.error(f"the data is given twice, as {args.data_path} and as --data {args.data}")
+        args.data = args.data_path
     if getattr(args, "min_top1", None) is not None and args.list is None:
         parser.error("--min-top1 needs --list")
     if hasattr(args, "rank") and args.rank >= args.world_size:

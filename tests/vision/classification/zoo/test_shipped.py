@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from official.vision.classification.errors import WeightsError
+from official.vision.classification.prediction.inference import inference_model
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.resnet.complexity import complexity
 from official.vision.classification.zoo import ROWS, default_row, get_model
@@ -75,6 +76,19 @@ def test_scripts_need_no_model(row):
     assert network.num_classes == row.num_classes
     assert network.classes == dataset_classes(row.dataset)
     assert network.preprocess == row.preprocess
+
+
+def test_the_photograph_that_comes_along_is_named(row):
+    """Which is what ``make demo`` ends with: a cat, told by weights that have never seen it."""
+    answer = inference_model(row.name, str(ASSETS / "cat.jpg"), top_k=10)
+    assert answer["pred_class"] == "cat" and answer["pred_score"] > 0.5
+    assert abs(sum(score["pred_score"] for score in answer["top_k"]) - 1) < 1e-5
+
+
+def test_the_photograph_may_be_given_on():
+    assert (ASSETS / "cat.jpg").stat().st_size < 100_000
+    licence = (ASSETS / "cat.LICENSE.txt").read_text(encoding="utf-8")
+    assert "CC0" in licence and "Stefan van der Walt" in licence
 
 
 def test_a_changed_file_is_refused(row, monkeypatch, tmp_path):
