@@ -16,7 +16,7 @@ from megengine.hub.hub import _get_megengine_home
 
 from official.vision.classification.errors import UserError
 from official.vision.classification.resnet.model import resnet18, resnet50
-from official.vision.classification.zoo import ARCHS, default_row, load
+from official.vision.classification.zoo import ARCHS, default_row, trained
 from tests import documents
 from tests.documents import DOCUMENTS, ROOT
 from tests.scripts import load_script
@@ -210,7 +210,7 @@ def published(place, weights, monkeypatch):
     def fetch(row, *_, **__):
         return row.shipped or weights / f"{row.arch}.pkl"
 
-    monkeypatch.setattr(load, "fetch", fetch)
+    monkeypatch.setattr(trained, "fetch", fetch)
     with Server() as server:
         monkeypatch.setenv("RESNET_WEIGHTS_MIRROR", server.url)
         for arch in ("resnet18", "resnet50"):

@@ -13,8 +13,7 @@ from official.vision.classification.engine import recipe as recipes
 from official.vision.classification.engine.schema import Recipe
 from official.vision.classification.errors import UsageError
 from official.vision.classification.preprocess import Preprocess
-from official.vision.classification.readers import _READERS
-from official.vision.classification.readers.torch_pickle import STATE_DICT_ENTRIES
+from official.vision.classification.readers import _READERS, STATE_DICT_ENTRIES
 from official.vision.classification.section import sections
 from official.vision.classification.zoo import ROWS
 from tests import documents

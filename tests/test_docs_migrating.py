@@ -7,11 +7,12 @@ import pytest
 from official.vision.classification.engine import recipe as recipes
 from official.vision.classification.engine.schema import Recipe
 from official.vision.classification.preprocess import PRESETS
+from official.vision.classification.section import sections
 from tests import documents
 from tests.documents import ROOT
 
 DOCUMENT = "docs/migrating.md"
-SECTIONS = [*recipes._sections(Recipe), "preprocess"]
+SECTIONS = [*sections(Recipe), "preprocess"]
 ROWS = [
     (row[0], row[-1])
     for table in documents.tables(DOCUMENT)
