@@ -93,10 +93,14 @@ def saved(monkeypatch):
     """What would have been written: the state after the run."""
     found = {}
 
-    def save(path, model, optimizer, progress, average=None):
-        found.update(weights=model.state_dict(), optimizer=optimizer, progress=progress)
+    def save(path, tensors, progress):
+        found.update(progress=progress)
 
-    build = Trainer._build_model
+    build, collect = Trainer._build_model, Trainer._collect_tensors
+
+    def collected(self):
+        found.update(weights=self.model.state_dict(), optimizer=self.train_step.optimizer)
+        return collect(self)
 
     def built(self, device):
         model = build(self, device)
@@ -104,6 +108,7 @@ def saved(monkeypatch):
         return model
 
     monkeypatch.setattr(Trainer, "_build_model", built)
+    monkeypatch.setattr(Trainer, "_collect_tensors", collected)
     monkeypatch.setattr(trainer, "save_checkpoint", save)
     monkeypatch.setattr(trainer, "save_weights", lambda *args: None)
     monkeypatch.setattr(trainer, "draw_curves", lambda folder: None)
