@@ -230,7 +230,7 @@ class Trainer:
         done = self.step - 1
         rate = self._rate(done)
         self.console.tick(
-            f"Epoch {done // self.steps_per_epoch + 1} Step {done}, LR {rate:.4f}, {self.meters}"
+            f"Epoch {done // self.steps_per_epoch + 1} Step {done}, LR {_shown(rate)}, {self.meters}"
         )
         means = self.meters.means()
         self.console.advance(0, loss=f"{means['loss']:.3f}", top1=f"{means['top1']:.1f}")
@@ -432,6 +432,11 @@ def _way_out(kept: List[Path]) -> str:
     """What is left when numbers are not finite: the checkpoints ``kept``, latest first."""
     last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
     return f"{last}; lower the learning rate, or look at the data"
+
+
+def _shown(rate: float) -> str:
+    """As the seed shows it; small ones, as fine-tuning has them, with their digits."""
+    return f"{rate:.4f}" if rate == 0 or rate >= 0.001 else f"{rate:.2e}"
 
 
 def _metrics(prefix: str, result: Result) -> Dict[str, float]:
