@@ -229,13 +229,12 @@ class Trainer:
             raise TrainingError(self._explain(error)) from None
         done = self.step - 1
         rate = self._rate(done)
-        self.console.tick(
-            f"Epoch {done // self.steps_per_epoch + 1} Step {done}, LR {_shown(rate)}, {self.meters}"
-        )
+        epoch = done // self.steps_per_epoch + 1
+        self.console.tick(f"Epoch {epoch} Step {done}, LR {_shown(rate)}, {self.meters}")
         means = self.meters.means()
         self.console.advance(0, loss=f"{means['loss']:.3f}", top1=f"{means['top1']:.1f}")
-        epoch = self.step / self.steps_per_epoch
-        self.console.metrics(event="train", step=self.step, epoch=epoch, lr=rate, **means)
+        part = self.step / self.steps_per_epoch
+        self.console.metrics(event="train", step=self.step, epoch=part, lr=rate, **means)
         self.meters.reset()
 
     def _explain(self, error: NonFiniteLoss) -> str:
