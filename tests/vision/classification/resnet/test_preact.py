@@ -199,3 +199,75 @@ def test_the_stem_is_activated_before_the_max_pool():
     network.eval()
     stem = network.extract_features(mge.Tensor(images(1, 3, 32, 32)))["stem"]
     assert np.array_equal(stem.numpy(), F.zeros_like(stem).numpy())
+
+
+def in_timms_form(state):
+    """The paper's form's tensors by the names of timm's: the stem's BN is the first unit's."""
+    return {
+        name.replace("bn1.", "layer1.0.bn1.", 1) if name.startswith("bn1.") else name: value
+        for name, value in state.items()
+    }
+
+
+@pytest.mark.parametrize("size", [(47, 66), (64, 61)])
+def test_timms_form_is_the_papers_unless_a_scale_of_the_first_norm_is_negative(size):
+    """A max-pool and a growing function may be exchanged, a max-pool and a falling one not."""
+    layers = (2, 1, 2, 1)
+    paper = randomise_statistics(preact.PreActResNet(layers, 7, paper_form=True))
+    timm = preact.TimmPreActResNet(preact.PaperPreActBottleneck, layers, 7)
+    x = images(2, 3, *size, seed=1)
+    for sign in (1, -1):
+        state = {name: np.array(value) for name, value in paper.state_dict().items()}
+        state["bn1.weight"] = np.abs(state["bn1.weight"])
+        state["bn1.weight"].reshape(-1)[::4] *= sign
+        paper.load_state_dict(state)
+        timm.load_state_dict(in_timms_form(state))
+        paper.eval(), timm.eval()
+        expected = PaperReference(paper.state_dict())(x, layers)
+        assert relative_difference(paper(mge.Tensor(x)).numpy(), expected) < 1e-5
+        difference = relative_difference(timm(mge.Tensor(x)).numpy(), expected)
+        assert difference < 1e-5 if sign > 0 else difference > 1e-2
+
+
+def test_timms_form_takes_the_arguments_of_the_others():
+    network = preact.resnetv2_18d(
+        num_classes=5,
+        in_channels=1,
+        zero_init_residual=True,
+        replace_stride_with_dilation=(False, True, True),
+        drop_path=0.1,
+    )
+    x = mge.Tensor(images(2, 1, 64, 64))
+    network.eval()
+    features = network.extract_features(x)
+    assert list(features) == ["stem", "res2", "res3", "res4", "res5"]
+    assert [value.shape[1:] for value in features.values()] == [
+        *((64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 8, 8), (512, 8, 8))
+    ]
+    assert features["stem"].numpy().min() < 0  # nothing has activated it
+    assert features["res5"].numpy().min() == 0
+    assert network(x).shape == (2, 5)
+    (feature,) = network.extract_feat(x)
+    assert np.allclose(feature.numpy(), features["res5"].numpy().mean((2, 3)), atol=1e-5)
+    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+        for unit in layer:
+            assert not unit.last_layer.weight.numpy().any()
+    network.train()
+    assert network(x).shape == (2, 5)
+    with pytest.raises(ValueError, match="max-pool"):
+        preact.TimmPreActResNet(preact.PreActBasicBlock, (1, 1, 1, 1), stem="3x3")
+    with pytest.raises(ValueError, match="no groups"):
+        preact.PreActBasicBlock(64, 64, groups=2)
+
+
+def test_a_basic_unit_is_what_it_says():
+    """BN, ReLU, 3x3, BN, ReLU, 3x3, and a shortcut of the input, or of what is activated."""
+    x = images(2, 8, 9, 7)
+    for out_channels, stride in ((8, 1), (16, 2)):
+        unit = randomise_statistics(preact.PreActBasicBlock(8, out_channels, stride))
+        unit.eval()
+        activated = relu(unit.bn1(mge.Tensor(x)).numpy())
+        inner = relu(unit.bn2(unit.conv1(mge.Tensor(activated))).numpy())
+        branch = unit.conv2(mge.Tensor(inner)).numpy()
+        shortcut = x if stride == 1 else unit.downsample(mge.Tensor(activated)).numpy()
+        assert np.allclose(unit(mge.Tensor(x)).numpy(), branch + shortcut, atol=1e-5)

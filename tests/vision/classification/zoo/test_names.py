@@ -54,6 +54,43 @@ def test_torchvisions_and_timms_names_are_ours(names):
     check({name: name for name in names}, "torchvision", COUNTERS)
 
 
+# timm's ResNet v2, and its form D, with our names.
+TIMM_V2 = {
+    "stem.conv.weight": "conv1.weight",
+    **{f"stages.0.blocks.0.norm1.{part}": f"layer1.0.bn1.{part}" for part in BN},
+    "stages.0.blocks.0.conv1.weight": "layer1.0.conv1.weight",
+    "stages.0.blocks.0.downsample.conv.weight": "layer1.0.downsample.0.weight",
+    "stages.2.blocks.22.norm3.running_var": "layer3.22.bn3.running_var",
+    "stages.3.blocks.2.conv3.weight": "layer4.2.conv3.weight",
+    "norm.weight": "norm.weight",
+    "head.fc.weight": "fc.weight",
+    "head.fc.bias": "fc.bias",
+}
+TIMM_V2_D = {
+    "stem.conv1.weight": "conv1.0.weight",
+    "stem.norm1.bias": "conv1.1.bias",
+    "stem.conv2.weight": "conv1.3.weight",
+    "stem.norm2.running_mean": "conv1.4.running_mean",
+    "stem.conv3.weight": "conv1.6.weight",
+    "stages.0.blocks.0.norm1.weight": "layer1.0.bn1.weight",
+    "stages.1.blocks.0.norm2.weight": "layer2.0.bn2.weight",
+    "stages.1.blocks.0.downsample.conv.weight": "layer2.0.downsample.1.weight",
+    "head.fc.bias": "fc.bias",
+}
+
+
+@pytest.mark.parametrize("names", [TIMM_V2, TIMM_V2_D], ids=["7x7", "D"])
+def test_timms_v2(names):
+    check(names, "timm_v2", ["norm.num_batches_tracked"])
+
+
+def test_timms_v2_has_a_convolution_for_a_classifier():
+    given = tensors(TIMM_V2)
+    given["head.fc.weight"] = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)
+    found = translate(given).tensors["fc.weight"]
+    assert np.array_equal(found, np.arange(12).reshape(3, 4))
+
+
 def test_the_wrapper_of_data_parallel_is_taken_off():
     expected = {f"module.{name}": name for name in TORCHVISION}
     check(expected, "torchvision", [f"module.{name}" for name in COUNTERS])
