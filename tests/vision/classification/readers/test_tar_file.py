@@ -1,5 +1,6 @@
 """What a tar archive can do: be read where it is, or end in a DataError at a bounded cost."""
 
+import gzip
 import io
 import tarfile
 import time
@@ -136,3 +137,16 @@ def test_a_member_of_an_extended_header_is_not_read_into_memory(tmp_path):
     path = written(tmp_path / "a.tar.gz", data)
     with memory_below(8 << 20):
         refusal(path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_very_many_empty_members(tmp_path, mode):
+    """Two million of them took a minute."""
+    header = tarfile.TarInfo("x").tobuf()
+    data = header * (tar_file.MAX_MEMBERS + 1) + bytes(1024)
+    path = tmp_path / "many.tgz"
+    path.write_bytes(gzip.compress(data) if mode == "w:gz" else data)
+    with pytest.raises(DataError, match="holds more than 10,000 files"):
+        list(tar_file.read_files(path, lambda name: False, 100))
+    path.write_bytes(header * tar_file.MAX_MEMBERS + bytes(1024))
+    assert list(tar_file.read_files(path, lambda name: False, 100)) == []
