@@ -31,6 +31,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     _kind: ClassVar[str] = "type"
     _of_kind: ClassVar[Dict[str, Tuple[str, ...]]] = {}
+    _newer: ClassVar[Tuple[str, ...]] = ()  # not written at their defaults: older runs lack them
 
     @classmethod
     def foreign(cls, kind: str) -> Tuple[str, ...]:
@@ -61,7 +62,15 @@ class Section(BaseModel):
     @model_serializer(mode="wrap")
     def _write_only_its_own(self, write: Any) -> Dict[str, Any]:
         foreign = self.foreign(getattr(self, self._kind)) if self._of_kind else ()
-        return {key: value for key, value in write(self).items() if key not in foreign}
+        return {
+            key: value
+            for key, value in write(self).items()
+            if key not in foreign and not self._is_usual(key, value)
+        }
+
+    @classmethod
+    def _is_usual(cls, key: str, value: Any) -> bool:
+        return key in cls._newer and value == cls.model_fields[key].default
 
 
 def sections(section: Type[Section]) -> Dict[str, Type[Section]]:

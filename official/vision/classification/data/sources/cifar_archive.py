@@ -9,7 +9,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import ClassVar, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -88,6 +88,8 @@ class CifarArchive(ImageDataset):
     """Images that are held in memory; ``paths`` name the pickle and the row of each."""
 
     pixels: np.ndarray  # (N, 32, 32, 3) uint8, BGR
+
+    has_files: ClassVar[bool] = False
 
     def read(self, index: int) -> np.ndarray:
         return self.pixels[index].copy()
