@@ -1,7 +1,9 @@
 """Parts of JPEG files, against OpenCV's decoding of the whole: equal to the bit, or not decoded.
 
 The files are written by OpenCV and Pillow, in all the forms that these know. A longer run of the
-same, over photographs: ``python tests/vision/classification/data/test_jpeg.py FOLDER PAIRS``.
+same over photographs, from the root:
+
+    PYTHONPATH=. python tests/vision/classification/data/test_jpeg.py FOLDER PAIRS
 """
 
 import io
