@@ -1,7 +1,7 @@
 # Plain `make` lists the targets. Each one that needs packages first makes or updates .venv;
 # PYTHON=/path/to/python3.10 chooses the interpreter of a new .venv.
 
-.PHONY: help setup setup-dev demo test lint format benchmark check-env audit clean
+.PHONY: help setup setup-dev demo test lint format benchmark check-env check-gpu audit clean
 .NOTPARALLEL: # two targets must not install into .venv at once
 
 help: ## list the targets
@@ -44,6 +44,9 @@ endif
 
 check-env: ## tell what this machine has for the project, and what is missing
 	@$(firstword $(wildcard .venv/bin/python) python3) tools/check_env.py
+
+check-gpu: ## compare this machine's GPUs with its CPU, and measure them (8 minutes at most)
+	@$(firstword $(wildcard .venv/bin/python) python3) tools/check_gpu.py
 
 audit: setup ## ask PyPI which installed packages have published weaknesses (pip-audit, on request)
 	@[ -x .venv-audit/bin/pip-audit ] || { .venv/bin/python -m venv .venv-audit && \

@@ -14,7 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from ..errors import DataError
 from ..preprocess import Preprocess
 from ..section import Count, Interpolation, Library, Section, Share
+from .decoding.headers import Header
 from .erasing import random_erasing
+from .jpeg import DIVISORS, Box, PartDecoder
 from .rand_augment import RandAugment
 from .rectangle import draw_rectangle
 from .transforms import resize, scaled
@@ -33,6 +35,7 @@ class Augment(Section):
         "aspect": ("resized",),
         "interpolation": ("resized",),
         "library": ("resized",),
+        "decode": ("resized",),
         "padding": ("padded",),
     }
 
@@ -55,6 +58,11 @@ class Augment(Section):
     )
     interpolation: Interpolation = Field("bilinear", description="how it is scaled")
     library: Library = Field("cv2", description="whose scaling, which differs; see `preprocess`")
+    decode: Literal["exact", "scaled"] = Field(
+        "exact",
+        description="`scaled`: a large JPEG file is decoded to 1/2, 1/4 or 1/8 of its edges where "
+        "the part is that much larger than what it is scaled to; `exact`: as it is",
+    )
     padding: int = Field(4, ge=0, le=10**4, description="width of the border in pixels")
     flip: bool = Field(True, description="mirror an image, at even odds")
     jitter: float = Field(
@@ -125,8 +133,10 @@ class TrainTransform:
     preprocess: Preprocess = Preprocess()
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return self._after_crop(self._crop(image, rng), rng)
+
+    def _after_crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         augment = self.augment
-        image = self._crop(image, rng)
         if augment.flip:
             image = random_flip(image, rng)
         if augment.jitter:
@@ -136,6 +146,32 @@ class TrainTransform:
         if augment.erasing:
             image = random_erasing(image, augment.erasing, rng)
         return image
+
+    def of_file(
+        self, data: bytes, header: Header, rng: np.random.Generator, decoder: PartDecoder
+    ) -> Optional[np.ndarray]:
+        """The same from a JPEG file, of which no more is decoded than a resized crop needs.
+
+        The pixels are those of the whole image, to the bit. With ``decode: scaled`` a pixel is the
+        mean of several, and the crop's corner is rounded to one of them.
+
+        Args:
+            header: what ``check_image`` found in ``data``.
+
+        Returns:
+            None where only the whole image will do, which needs ``rng`` anew.
+        """
+        how = self.augment
+        box, divisor = random_box(header.upright, rng, how.area, how.aspect), 1
+        if how.decode == "scaled":
+            fits = [each for each in DIVISORS if min(box[2:]) >= each * self.size]
+            divisor = max(fits, default=1)
+            box = _divided(box, divisor)
+        part = decoder.part(data, box, header.orientation, divisor)
+        if part is None:
+            return None
+        part = scaled(part, (self.size, self.size), how.interpolation, how.library)
+        return self._after_crop(part, rng)
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         how = self.augment
@@ -162,18 +198,19 @@ def random_resized_crop(
     log-uniform in ``aspect``. After ten misses it is the largest central part that fits. For
     ``library``, "cv2" or "pillow", see Preprocess.
     """
-    left, top, width, height = _random_box(image, rng, area, aspect)
+    left, top, width, height = random_box((image.shape[1], image.shape[0]), rng, area, aspect)
     part = image[top : top + height, left : left + width]
     return scaled(part, (size, size), interpolation, library)
 
 
-def _random_box(
-    image: np.ndarray,
+def random_box(
+    shape: Tuple[int, int],
     rng: np.random.Generator,
     area: Tuple[float, float],
     aspect: Tuple[float, float],
-) -> Tuple[int, int, int, int]:
-    full_height, full_width = image.shape[:2]
+) -> Box:
+    """What ``random_resized_crop`` takes of an image of this width and height."""
+    full_width, full_height = shape
     box = draw_rectangle((full_width, full_height), area, aspect, rng)
     if box:
         return box
@@ -181,6 +218,12 @@ def _random_box(
     width = min(full_width, int(round(full_height * ratio)))
     height = min(full_height, int(round(full_width / ratio)))
     return (full_width - width) // 2, (full_height - height) // 2, width, height
+
+
+def _divided(box: Box, divisor: int) -> Box:
+    """A box in an image of a fraction of the size, to the nearest pixels inside of it."""
+    left, top, width, height = box
+    return left // divisor, top // divisor, max(1, width // divisor), max(1, height // divisor)
 
 
 def random_padded_crop(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import ClassVar, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class ImageDataset:
     classes: Tuple[str, ...]
     paths: Tuple[str, ...]
     labels: np.ndarray  # (N,) int32
+
+    has_files: ClassVar[bool] = True  # or ``content`` is something else than an image file's bytes
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -8,14 +8,14 @@ import numpy as np
 
 from ..errors import DataError
 from ..text import printable
-from . import cifar_archive, csv_list, cub
 from .dataset import ImageDataset, split_name
 from .image import EXTENSIONS
+from .sources import archives, cifar_archive, csv_list, cub, imagenet
 
 # Names tried for each split.
 SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
 
-_FOLDER_KINDS = (cifar_archive, cub, csv_list)
+_FOLDER_KINDS = (cifar_archive, cub, csv_list, archives)
 
 
 def load_split(root: Union[str, Path], split: str) -> ImageDataset:
@@ -30,18 +30,28 @@ def load_split(root: Union[str, Path], split: str) -> ImageDataset:
     * the folder ``cifar-10-batches-py`` or ``cifar-100-python``, under any name;
     * the folder ``CUB_200_2011``, under any name;
     * a folder with ``train.csv``, ``val.csv`` or ``test.csv``: lists of images;
+    * a folder with archives named after splits, or with ImageNet's own archives;
     * a file ``*.csv``: a list of images of all splits;
+    * a tar or zip archive, or a Parquet file, of images;
     * any other file: one of CIFAR's archives.
+
+    What Kaggle's archive of ImageNet unpacks to is a folder with ``train/`` and ``val/``, too.
 
     Raises:
         DataError: when it is none of these, or is damaged, or lacks that split or its images.
     """
     root = Path(root)
     if root.is_file():
-        kind = csv_list if csv_list.is_list(root) else cifar_archive
+        if csv_list.is_list(root):
+            return csv_list.load(root, SPLITS[split])
+        kind = archives if archives.is_archive(root) else cifar_archive
         return kind.load(root, SPLITS[split])
     if not root.is_dir():
         raise DataError(f"{root}: no such folder or file; give the data set with --data")
+    if imagenet.matches(root):
+        if split == "val":
+            return imagenet.load_validation(root, EXTENSIONS)
+        root = imagenet.folder_of(root)
     there = _split_folders(root)
     if not there:
         for kind in _FOLDER_KINDS:
@@ -122,10 +132,12 @@ def load_folder(root: Union[str, Path]) -> ImageDataset:
 
 
 def passed_over(folder: ImageDataset) -> List[str]:
-    """Files in the class folders of ``load_folder`` that are not taken for images, by their names.
+    """Files in class folders, or in archives, that are not taken for images, by their names.
 
     Hidden ones are left out, and so is a data set of another kind: there is nothing to tell.
     """
+    if isinstance(folder, archives.ArchivedImages):
+        return list(folder.unused)
     taken = set(folder.paths)
     places = {Path(path) for path in {path.rpartition("/")[0] for path in taken}}
     return sorted(

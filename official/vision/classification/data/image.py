@@ -10,14 +10,14 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import Iterator, List, Set, Union
+from typing import Iterator, List, Set, Tuple, Union
 
 import numpy as np
 
 from ..errors import DataError
-from .decoding.headers import header_of
+from .decoding.headers import Header, header_of
 from .decoding.kinds import kind_of
-from .decoding.pixels import decode
+from .decoding.pixels import check_size, decode
 
 EXTENSIONS = (  # by which image files are found in folders; what they are is known by their content
     *(".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg"),
@@ -46,16 +46,31 @@ def read_image(path: Union[str, Path], pipe: bool = False) -> np.ndarray:
 
 def decode_image(data: bytes, name: Union[str, Path]) -> np.ndarray:
     """As ``read_image``, from a file's bytes; ``name`` stands for it in messages."""
-    if not data:
-        raise DataError(f"{name}: the file is empty")
+    kind, header = check_image(data, name)
     try:
-        kind = kind_of(data)
-        image, remark = decode(kind, data, header_of(kind, data))
+        image, remark = decode(kind, data, header)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     if remark:
         _say(f"{name}: {remark}")
     return image
+
+
+def check_image(data: bytes, name: Union[str, Path]) -> Tuple[str, Header]:
+    """The kind and the header of an image file, from its bytes: what any decoder must wait for.
+
+    Raises:
+        DataError: naming the file, when it is empty, cut short, too large, or no image.
+    """
+    if not data:
+        raise DataError(f"{name}: the file is empty")
+    try:
+        kind = kind_of(data)
+        header = header_of(kind, data)
+        check_size(header.width, header.height)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return kind, header
 
 
 @contextlib.contextmanager

@@ -2,18 +2,25 @@
 
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import tee
-from typing import Callable, Iterable, Iterator, List, Tuple
+from functools import partial
+from itertools import groupby, tee
+from operator import itemgetter
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import DataError
+from .augment import TrainTransform
 from .dataset import ImageDataset
+from .decoding.kinds import JPEG
+from .image import check_image, decode_image
+from .jpeg import PartDecoder, part_decoder
 from .parallel import map_groups
 from .sampler import BatchIndices, sample_generator
 from .transforms import to_network_layout
 
-Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Transform = Any  # called with an image and its generator, it returns an image
+Generator = Callable[[], np.random.Generator]
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,12 @@ class Loader:
         self.seed = seed
         self.workers = workers
         self.prefetch = prefetch
+        self._decoder: Optional[PartDecoder] = None  # where images need not be decoded whole
 
     def __iter__(self) -> Iterator[Batch]:
+        if self.folder.has_files and isinstance(self.transform, TrainTransform):
+            is_resized = self.transform.augment.crop == "resized"
+            self._decoder = part_decoder() if is_resized else None
         batches, ahead = tee(self.batches)
         loaded = map_groups(self._load, map(self._parts, ahead), self.workers, self.prefetch)
         with closing(loaded):
@@ -79,19 +90,31 @@ class Loader:
         return [(batch.epoch, *part) for part in zip(indices, copies)]
 
     def _load(self, epoch: int, indices: np.ndarray, copies: np.ndarray) -> List[np.ndarray]:
-        images, image, last = [], np.empty(0), -1
-        for index, copy in zip(indices.tolist(), copies.tolist()):
-            if index != last:  # repetitions of an image come in a row: decode it once
-                image, last = self.folder.read(index), index
-            images.append(self._prepare(image, epoch, index, copy))
-        return images
+        images: List[np.ndarray] = []
+        for index, repeats in groupby(zip(indices.tolist(), copies.tolist()), itemgetter(0)):
+            # Repetitions of an image come in a row: what is decoded serves for all of them.
+            generators = [
+                partial(sample_generator, self.seed, epoch, index, copy) for _, copy in repeats
+            ]
+            images += self._prepare(index, generators)
+        return [to_network_layout(image, self.order) for image in images]
 
-    def _prepare(self, image: np.ndarray, epoch: int, index: int, copy: int) -> np.ndarray:
+    def _prepare(self, index: int, generators: Sequence[Generator]) -> List[np.ndarray]:
+        """An image as the network will see it, once for each generator."""
+        if len(generators) > 1 or self._decoder is None:
+            image = self.folder.read(index)
+        else:
+            data, name = self.folder.content(index), self.folder.paths[index]
+            kind, header = check_image(data, name)
+            if kind == JPEG:
+                part = self.transform.of_file(data, header, generators[0](), self._decoder)
+                if part is not None:
+                    return [part]
+            image = decode_image(data, name)
         try:
-            image = self.transform(image, sample_generator(self.seed, epoch, index, copy))
+            return [self.transform(image, generator()) for generator in generators]
         except DataError as error:
             raise DataError(f"{self.folder.paths[index]}: {error}") from None
-        return to_network_layout(image, self.order)
 
     def _join(self, batch: BatchIndices, parts: List[List[np.ndarray]]) -> Batch:
         images = [image for part in parts for image in part]

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, List, Union
+from typing import Dict, List, Sequence, Union
 
 import megengine
 from megengine import Tensor
@@ -78,20 +78,33 @@ def load_kernels(threads: int) -> Kernels:
 
 
 def _library() -> Path:
+    return compiled("resnet", _SOURCES, _flags(), ("megengine", _ONEDNN))
+
+
+def compiled(name: str, folder: Path, flags: Sequence[str], packages: Sequence[str] = ()) -> Path:
+    """The shared library of all C++ files in ``folder``, compiled first where there is none yet.
+
+    Args:
+        name: what its own name starts with.
+        packages: whose versions it depends on.
+
+    Raises:
+        KernelsUnavailable: without a C++ compiler, or when compiling fails.
+    """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise KernelsUnavailable("no C++ compiler (g++) was found")
-    sources = sorted(_SOURCES.glob("*.cpp"))
-    command = [compiler, *map(str, sources), *_flags()]
-    suffix = _digest(command, [*sources, *_SOURCES.glob("*.h")])
+    sources = sorted(folder.glob("*.cpp"))
+    command = [compiler, *map(str, sources), *flags]
+    suffix = _digest(command, [*sources, *folder.glob("*.h")], packages)
     wanted = str(Path(_get_megengine_home()) / "resnet_ops")
     try:
-        folder, problem = private_folder(wanted, "resnet_ops")
+        place, problem = private_folder(wanted, "resnet_ops")
     except OSError as error:
         raise KernelsUnavailable(f"{wanted}: {error.strerror}") from None
     if problem:
-        logger.warning("%s; the CPU kernels are kept in %s", problem, folder)
-    library = Path(folder) / f"resnet_{suffix}.so"
+        logger.warning("%s; the CPU kernels are kept in %s", problem, place)
+    library = Path(place) / f"{name}_{suffix}.so"
     if not library.exists():
         logger.warning("compiling the CPU kernels for this machine, once; it takes up to a minute")
         _compile([*command, f"-DRESNET_BUILD={suffix}"], library)
@@ -122,9 +135,9 @@ def _file_of(package: str, ending: str) -> Path:
     raise KernelsUnavailable(f"the package {package} has no {ending}")
 
 
-def _digest(command: List[str], files: List[Path]) -> str:
+def _digest(command: List[str], files: List[Path], packages: Sequence[str]) -> str:
     digest = hashlib.sha256("\0".join(command).encode())
-    for package in ("megengine", _ONEDNN):
+    for package in packages:
         digest.update(metadata.version(package).encode())
     digest.update(_output([command[0], "--version"]).encode())
     digest.update(" ".join(processor_flags()).encode())

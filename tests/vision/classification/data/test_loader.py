@@ -1,5 +1,6 @@
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -160,7 +161,12 @@ def test_repetitions_in_a_row_are_decoded_once(folder, monkeypatch):
         read.append(path)
         return cv2.imread(path)
 
+    def note_bytes(path):
+        read.append(path)
+        return Path(path).read_bytes()
+
     monkeypatch.setattr("official.vision.classification.data.dataset.read_image", note)
+    monkeypatch.setattr("official.vision.classification.data.dataset.read_bytes", note_bytes)
     batch = BatchIndices(0, np.array([4, 4, 4, 9, 4, 2, 2]), np.array([0, 1, 2, 0, 3, 0, 1]))
     list(Loader(folder, TRAIN, "BGR", [batch], workers=0))
     assert read == [folder.paths[index] for index in (4, 9, 4, 2)]

@@ -15,7 +15,7 @@ from official.vision.classification.errors import DataError
 from official.vision.classification.readers import tar_file
 from official.vision.classification.readers.tar_file import read_files
 from tests.vision.classification.data.cifar_files import cifar10_files, packed
-from tests.vision.classification.data.test_cifar_archive import refusal, written
+from tests.vision.classification.data.sources.test_cifar_archive import refusal, written
 from tests.vision.classification.readers.handmade import memory_below
 
 pytestmark = pytest.mark.timeout(60)

@@ -1,10 +1,14 @@
-"""The same images, kept in four ways, train the same network and are judged alike by it."""
+"""The same images, kept in several ways, train the same network and are judged alike by it."""
 
 import json
+import shutil
+import tarfile
 from dataclasses import replace
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
@@ -84,10 +88,48 @@ def csv(root):
     return root / "list.csv"
 
 
+def tar(root):
+    as_folders(root / "x")
+    with tarfile.open(root / "all.tar", "w") as archive:
+        archive.add(root / "x", ".")
+    return root / "all.tar"
+
+
+def zips(root):
+    as_folders(root / "x")
+    for split in LABELS:
+        shutil.make_archive(str(root / split), "zip", root / "x" / split)
+    return root
+
+
+def shards(root):
+    """WebDataset's form; labels are numbers, and their names in a list beside."""
+    for split, paths in as_folders(root / "x").items():
+        with tarfile.open(root / f"{split}-000.tar", "w") as archive:
+            for label, path in zip(LABELS[split], paths):
+                label_file = path.with_suffix(".cls")
+                label_file.write_text(str(label))
+                archive.add(path, path.name)
+                archive.add(label_file, label_file.name)
+    (root / "classes.txt").write_text("\n".join(CIFAR10))
+    return root
+
+
+def parquet(root):
+    names = {"info": {"features": {"label": {"names": list(CIFAR10)}}}}
+    for split, paths in as_folders(root / "x").items():
+        images = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+        table = pa.table({"image": images, "label": LABELS[split]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(names)})
+        pq.write_table(table, root / f"{split}-00000-of-00001.parquet", row_group_size=7)
+    return root
+
+
 @pytest.mark.usefixtures("small")
-def test_training_and_testing(config, tmp_path):
+def test_training_and_testing(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("MGE_HOME", str(tmp_path / "home"))  # where indexes are kept
     answers = []
-    for kind in (folders, cifar, cub, csv):
+    for kind in (folders, cifar, cub, csv, tar, zips, shards, parquet):
         (tmp_path / kind.__name__).mkdir()
         data = str(kind(tmp_path / kind.__name__))
         save = tmp_path / f"{kind.__name__}-run"

@@ -45,6 +45,12 @@ class Header:
     orientation: int = 1
     tags: Tuple[Tuple[int, Tuple[int, ...]], ...] = ()
 
+    @property
+    def upright(self) -> Tuple[int, int]:
+        """Width and height once it is turned."""
+        is_turned = self.orientation >= 5
+        return (self.height, self.width) if is_turned else (self.width, self.height)
+
 
 def header_of(kind: str, data: bytes) -> Header:
     """The header of an image of a kind that ``kind_of`` gives.

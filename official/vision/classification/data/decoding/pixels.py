@@ -50,10 +50,12 @@ def check_size(width: int, height: int) -> None:
 def decode(kind: str, data: bytes, header: Header) -> Decoded:
     """``(H, W, 3)`` uint8, BGR, upright; and a remark on what was assumed or is wrong.
 
+    Args:
+        header: what ``header_of`` says, and ``check_size`` lets pass.
+
     Raises:
         DataError: without the file's name, when it cannot be decoded.
     """
-    check_size(header.width, header.height)
     return _DECODERS[kind](data, header)
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from official.vision.classification.data import cifar_archive
 from official.vision.classification.data.augment import Augment, TrainTransform
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.loader import Loader
 from official.vision.classification.data.sampler import eval_batches
+from official.vision.classification.data.sources import cifar_archive
 from official.vision.classification.data.transforms import EvalTransform
 from official.vision.classification.errors import DataError
 from official.vision.classification.preprocess import Preprocess

@@ -14,9 +14,9 @@ from typing import Dict, Sequence
 
 import numpy as np
 
-from ..errors import DataError
-from ..readers.text_file import read_lines
-from .dataset import ImageDataset
+from ...errors import DataError
+from ...readers.text_file import read_lines
+from ..dataset import ImageDataset
 
 _CLASSES, _IMAGES = "classes.txt", "images.txt"
 _LABELS, _SPLIT = "image_class_labels.txt", "train_test_split.txt"

@@ -11,9 +11,9 @@ from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from ..errors import DataError
-from ..readers.text_file import read_lines
-from .dataset import ImageDataset, some, split_name
+from ...errors import DataError
+from ...readers.text_file import read_lines
+from ..dataset import ImageDataset, some, split_name
 
 _COLUMNS = ("path", "label", "split")
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from official.vision.classification.data.cifar_archive import CifarArchive
 from official.vision.classification.data.dataset import ImageDataset
 from official.vision.classification.data.folder import load_split, passed_over
+from official.vision.classification.data.sources.cifar_archive import CifarArchive
 from official.vision.classification.errors import DataError
 from tests.vision.classification.data.cifar_files import cifar10_files, cifar100_files, unpack
-from tests.vision.classification.data.test_cub import LISTS
+from tests.vision.classification.data.sources.test_cub import LISTS
 from tests.vision.classification.data.test_folder import fill
 
 CUB = {f"CUB_200_2011/{name}": text.encode() for name, text in LISTS.items()}

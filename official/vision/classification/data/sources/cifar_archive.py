@@ -9,15 +9,15 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import ClassVar, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from ..errors import DataError
-from ..readers import pickle_data
-from ..readers.megengine_pickle import NUMPY_NAMES, Array
-from ..readers.tar_file import read_files
-from .dataset import ImageDataset
+from ...errors import DataError
+from ...readers import pickle_data
+from ...readers.megengine_pickle import NUMPY_NAMES, Array
+from ...readers.tar_file import read_files
+from ..dataset import ImageDataset
 
 EDGE = 32  # pixels
 MAX_BYTES = 1 << 28  # of one pickle; CIFAR-100's training images have 155 MB
@@ -89,6 +89,8 @@ class CifarArchive(ImageDataset):
 
     pixels: np.ndarray  # (N, 32, 32, 3) uint8, BGR
 
+    has_files: ClassVar[bool] = False
+
     def read(self, index: int) -> np.ndarray:
         return self.pixels[index].copy()
 
@@ -99,6 +101,11 @@ class CifarArchive(ImageDataset):
 def matches(folder: Path) -> bool:
     """Whether ``folder`` is what one of the archives unpacks to."""
     return _unpacked(folder) is not None
+
+
+def is_ours(name: str) -> bool:
+    """Whether an archive with a file of this name is one of CIFAR's."""
+    return any(_tail(name) == f"{each.folder}/{file}" for each in _ALL for file in each.md5)
 
 
 def load(path: Path, splits: Sequence[str]) -> CifarArchive:

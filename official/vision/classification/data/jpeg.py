@@ -1,0 +1,112 @@
+"""Decoding a part of a JPEG file: what a crop needs and not the rest (``native/jpeg.cpp``).
+
+The library is the libjpeg-turbo that comes with Pillow: the pixels are the same, to the bit, as
+those of a crop of the whole image. A little C++ that calls it is compiled at the first use. Where
+that is not possible whole images are decoded. How large a file is and which way is up is said by
+the one reader of headers, which ``check_image`` asks first.
+"""
+
+import ctypes
+import ctypes.util
+import logging
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+import cv2
+import numpy as np
+
+from official.private_folder import why_not_private
+
+from ..ops.build import KernelsUnavailable, compiled
+from .image import decode_image
+
+_SOURCES = Path(__file__).parent / "native"
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-ldl")
+DIVISORS = (8, 4, 2, 1)  # by which a JPEG file can be decoded to a smaller image
+
+Box = Tuple[int, int, int, int]  # left, top, width, height in pixels
+
+logger = logging.getLogger(__name__)
+
+
+class PartDecoder:
+    """Decodes parts of plain JPEG files: one or three colours of 8 bits, not damaged.
+
+    Python's lock is free while it decodes.
+
+    Raises:
+        KernelsUnavailable: without a compiler, or a libjpeg-turbo of which the pixels are the same.
+    """
+
+    def __init__(self) -> None:
+        path = compiled("jpeg", _SOURCES, _FLAGS)
+        problem = why_not_private(str(path))
+        if problem:
+            raise KernelsUnavailable(f"{problem}; delete {path}")
+        try:
+            library = ctypes.CDLL(str(path))
+            self._part, use = library.jpeg_part, library.jpeg_open
+        except (OSError, AttributeError) as error:
+            raise KernelsUnavailable(f"{path}: {error}") from None
+        self._part.restype = use.restype = ctypes.c_bool
+        numbers = [ctypes.c_int] * 6
+        self._part.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *numbers, ctypes.c_void_p]
+        differ = ""
+        for name in _libraries():
+            if use(name.encode()):
+                if self._agrees():
+                    self.library = name
+                    return
+                differ = f"; {name} does not give the same pixels"
+        raise KernelsUnavailable(
+            f"no libjpeg-turbo (libjpeg.so.62), as Pillow's wheels have{differ}"
+        )
+
+    def part(
+        self, data: bytes, box: Box, orientation: int = 1, divisor: int = 1
+    ) -> Optional[np.ndarray]:
+        """A box of the upright image as ``(height, width, 3)`` uint8, BGR.
+
+        Args:
+            data: a file that ``check_image`` has passed.
+            orientation: of its header, EXIF's.
+            divisor: 1, 2, 4 or 8: decode to an image of that fraction of the edges, rounded up, in
+                whose pixels the box is. The mean of a few pixels comes out as one of them.
+
+        Returns:
+            None for what is no plain JPEG file, which is for ``decode_image``.
+        """
+        out = np.empty((box[3], box[2], 3), np.uint8)
+        found = self._part(data, len(data), orientation, divisor, *box, out.ctypes.data)
+        return out if found else None
+
+    def _agrees(self) -> bool:
+        """Whether pixels are those of the whole image; the tests try it on many more files."""
+        noise = np.random.default_rng(0).integers(0, 256, (75, 93, 3), np.uint8)
+        data = cv2.imencode(".jpg", cv2.blur(noise, (3, 3)))[1].tobytes()
+        whole = decode_image(data, "noise")
+        part = self.part(data, (33, 21, 40, 30))
+        return part is not None and np.array_equal(part, whole[21:51, 33:73])
+
+
+@lru_cache(maxsize=None)
+def part_decoder() -> Optional[PartDecoder]:
+    """The decoder of parts, or None, and a remark, where there is none."""
+    try:
+        return PartDecoder()
+    except KernelsUnavailable as reason:
+        logger.warning("JPEG files are decoded whole, which takes longer: %s", reason)
+        return None
+
+
+def _libraries() -> List[str]:
+    """Where libjpeg-turbo may be: beside Pillow first, whose version is known."""
+    found: List[str] = []
+    pillow = find_spec("PIL")
+    if pillow and pillow.origin:
+        folder = Path(pillow.origin).parents[1]
+        found += sorted(map(str, folder.glob("[Pp]illow.libs/libjpeg-*.so.62*")))
+    system = ctypes.util.find_library("jpeg")
+    return found + ([system] if system else [])
