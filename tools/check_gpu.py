@@ -306,17 +306,17 @@ def probe_training(device: str, precision: str) -> Dict[str, Any]:
 
     from official.vision.classification.data.loader import Batch
     from official.vision.classification.engine.recipe import load_recipe, override
-    from official.vision.classification.training.step import Updater
+    from official.vision.classification.training.step import TrainingStep
 
     changes = {"batch_size": 32, "arch": "resnet20_cifar", "amp.enabled": precision == "amp"}
     recipe = override(load_recipe("default"), changes)
-    updater = Updater(_seeded("resnet20_cifar", device), recipe, 0.01, 0, device)
+    train_step = TrainingStep(_seeded("resnet20_cifar", device), recipe, 0, device)
     rng, losses = np.random.default_rng(2), []
     for step in range(STEPS):
         labels = rng.integers(0, 10, 32).astype(np.int32)
         images = rng.integers(0, 100, (32, 3, 32, 32)) + 15 * labels[:, None, None, None]
         batch = Batch(images.astype(np.uint8), labels, np.arange(32))
-        losses.append(float(updater(batch, step, 0.01).numpy()[0]))
+        losses.append(float(train_step(batch, step, 0.01).numpy()[0]))
     return {"losses": losses}
 
 
