@@ -17,6 +17,10 @@ class DataError(UserError):
     """A folder or an image that is missing, empty or unreadable."""
 
 
+class MissingSplit(DataError):
+    """A data set that has no images for training, validation or testing."""
+
+
 class WeightsError(UserError):
     """A weight file that is missing, damaged, foreign or does not fit the network."""
 

@@ -33,6 +33,12 @@ def parser() -> flags.Parser:
         help="images per device and step (default: 100)",
     )
     parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        help="which images to test on (default: val, or test where there is none; of a data set "
+        "without splits, those that the weights' run has held out, or all)",
+    )
+    parser.add_argument(
         "--class-map",
         metavar="FILE",
         help="YAML or JSON file of folder: class, for folders that are not named as the classes",
@@ -93,6 +99,7 @@ def start(args: argparse.Namespace) -> int:
             report=args.report,
             benchmark=args.benchmark,
             real_labels=args.real_labels,
+            split=args.split,
         )
     )
 

@@ -50,3 +50,11 @@ def no_formula(text: str) -> str:
 def seven_digits(value: float) -> float:
     """``value`` with seven significant digits: float32 arithmetic does not give more."""
     return float(f"{value:.7g}")
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

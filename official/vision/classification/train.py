@@ -7,7 +7,7 @@ go on          the same with --resume auto
 a recipe       python train.py --data DIR -c resnet50_8xb256-rsb-a2-300e_in1k --save output
 what it does   the same with --dry-run
 
-DIR holds train/ and val/ with one folder of images per class, as in ImageNet.
+DIR holds one folder of images per class, or train/ and val/ with these, as in ImageNet.
 """
 
 import argparse
@@ -84,6 +84,13 @@ def parser() -> flags.Parser:
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
+    )
+    parser.add_argument(
+        "--val-share",
+        type=flags.share,
+        metavar="SHARE",
+        help="of each class of the training images to hold out for validation (default: 0.2 where "
+        "a folder or list has no images for validation; else none)",
     )
     parser.add_argument(
         "--dry-run",
@@ -298,6 +305,7 @@ def start(args: argparse.Namespace) -> int:
         keep=args.keep,
         tensorboard=args.tensorboard,
         linear_probe=args.linear_probe,
+        val_share=args.val_share,
     )
     return dry_run(config) if args.dry_run else train(config)
 

@@ -13,6 +13,7 @@ from .decoding.pixels import DAMAGED
 from .folder import load_split, passed_over
 from .image import remarks
 from .parallel import map_groups
+from .splits import is_whole
 
 _CHUNK = 32  # images that a thread takes at a time
 
@@ -56,6 +57,9 @@ def check_data(data: str, splits: Sequence[str], workers: int, progress: Progres
     """
     report = Report()
     folders: Dict[str, ImageDataset] = {}
+    if is_whole(data):
+        report.warnings.append(f"{data}: has no splits; training holds images out, see --val-share")
+        splits = ["train"]
     for split in splits:
         try:
             folders[split] = load_split(data, split)

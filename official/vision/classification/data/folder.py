@@ -2,18 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Dict, List, Union
 
 import numpy as np
 
-from ..errors import DataError
-from ..text import printable
+from ..errors import DataError, MissingSplit
 from .dataset import ImageDataset, split_name
 from .image import EXTENSIONS
 from .sources import archives, cifar_archive, csv_list, cub, imagenet
 
 # Names tried for each split.
-SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
+SPLITS = {"train": ("train",), "val": ("val", "test"), "test": ("test",), "only val": ("val",)}
 
 _FOLDER_KINDS = (cifar_archive, cub, csv_list, archives)
 
@@ -26,16 +25,19 @@ def load_split(root: Union[str, Path], split: str) -> ImageDataset:
 
     ``root`` is known by what it holds, in this order:
 
+    * a folder with ``meta/train.txt``, ``meta/val.txt`` or ``meta/test.txt``: MMPreTrain's lists;
     * a folder with ``train/``, ``val/`` or ``test/``: a folder of images per class in each;
     * the folder ``cifar-10-batches-py`` or ``cifar-100-python``, under any name;
     * the folder ``CUB_200_2011``, under any name;
     * a folder with ``train.csv``, ``val.csv`` or ``test.csv``: lists of images;
     * a folder with archives named after splits, or with ImageNet's own archives;
-    * a file ``*.csv``: a list of images of all splits;
+    * a file ``*.csv``, ``*.tsv`` or ``*.txt``: a list of images of all splits;
     * a tar or zip archive, or a Parquet file, of images;
     * any other file: one of CIFAR's archives.
 
-    What Kaggle's archive of ImageNet unpacks to is a folder with ``train/`` and ``val/``, too.
+    What Kaggle's archive of ImageNet unpacks to is a folder with ``train/`` and ``val/``, too. A
+    folder of class folders, or a list without splits, is all for training; ``splits.py`` holds
+    images for validation out of it.
 
     Raises:
         DataError: when it is none of these, or is damaged, or lacks that split or its images.
@@ -52,53 +54,40 @@ def load_split(root: Union[str, Path], split: str) -> ImageDataset:
         if split == "val":
             return imagenet.load_validation(root, EXTENSIONS)
         root = imagenet.folder_of(root)
-    there = _split_folders(root)
+    there = split_folders(root)
+    if there and csv_list.has_lists_beside(root, SPLITS[split]):
+        return csv_list.load(root, SPLITS[split])
     if not there:
         for kind in _FOLDER_KINDS:
             if kind.matches(root):
                 return kind.load(root, SPLITS[split])
+        if split == "train" and is_flat(root):
+            return load_folder(root)
     found = [there[name] for name in SPLITS[split] if name in there]
     if not found:
         wanted = " or ".join(str(root / name) for name in SPLITS[split])
-        raise DataError(
+        raise MissingSplit(
             f"{wanted}: no such folder; expected {split} images in a folder per class{_hint(root)}"
         )
     return load_folder(found[0])
 
 
-def unused_splits(root: Union[str, Path], used: Sequence[Path]) -> List[str]:
-    """Names of folders in ``root`` that have class folders with images, and are not ``used``."""
-    root = Path(root)
-    if not any(folder.parent == root for folder in used):
-        return []
-    return sorted(
-        entry.name
-        for entry in _entries(root)
-        if entry.is_dir() and entry.name[0] != "." and Path(entry.path) not in used
-        if any(_images(Path(inner.path)) for inner in _entries(Path(entry.path)) if inner.is_dir())
+def is_flat(root: Path) -> bool:
+    """Whether ``root`` is a folder of class folders, without splits."""
+    if not root.is_dir() or split_folders(root):
+        return False
+    if any(kind.matches(root) for kind in _FOLDER_KINDS):
+        return False
+    return any(
+        images_in(Path(entry.path))
+        for entry in entries_of(root)
+        if entry.is_dir() and entry.name[0] != "."
     )
 
 
-def describe_splits(root: Union[str, Path], train: ImageDataset, val: ImageDataset) -> List[str]:
-    """Lines that say which images a run is trained and validated on, and which it leaves out."""
-    lines = [
-        f"data: {len(train)} training images in {train.root}, {len(val)} validation images in "
-        f"{val.root}"
-    ]
-    if split_name(val.root.name) == "test":
-        lines.append(
-            f"data: there is no val/, so {val.root} decides which epoch is best; keep other images "
-            "to test that epoch on"
-        )
-    unused = unused_splits(root, [train.root, val.root])
-    if unused:
-        lines.append(f"data: not used: {', '.join(printable(name) for name in unused)}")
-    return lines
-
-
-def _split_folders(root: Path) -> Dict[str, Path]:
+def split_folders(root: Path) -> Dict[str, Path]:
     """The folders of splits, however these are spelled; train/ comes before Train/."""
-    folders = sorted((entry.name for entry in _entries(root) if entry.is_dir()), reverse=True)
+    folders = sorted((entry.name for entry in entries_of(root) if entry.is_dir()), reverse=True)
     spelled = {split_name(name): root / name for name in folders if split_name(name)}
     return {**spelled, **{name: root / name for name in folders if split_name(name) == name}}
 
@@ -114,7 +103,7 @@ def load_folder(root: Union[str, Path]) -> ImageDataset:
     """
     root = Path(root)
     classes = sorted(
-        entry.name for entry in _entries(root) if entry.is_dir() and entry.name[0] != "."
+        entry.name for entry in entries_of(root) if entry.is_dir() and entry.name[0] != "."
     )
     if set(classes) == set(map(str, range(len(classes)))):  # numbers, as in ImageNet-V2
         classes.sort(key=int)
@@ -123,7 +112,7 @@ def load_folder(root: Union[str, Path]) -> ImageDataset:
     paths: List[str] = []
     labels: List[int] = []
     for label, name in enumerate(classes):
-        found = _images(root / name)
+        found = images_in(root / name)
         if not found:
             raise DataError(f"{root / name}: no images; remove the folder or fill it")
         paths += found
@@ -144,29 +133,29 @@ def passed_over(folder: ImageDataset) -> List[str]:
         entry.path
         for place in places
         if place.parent == folder.root
-        for entry in _entries(place)
+        for entry in entries_of(place)
         if entry.path not in taken and entry.name[0] != "."
     )
 
 
 def _hint(root: Path) -> str:
     """Where the data set may be instead: many archives unpack to a folder of their own."""
-    for entry in sorted(_entries(root), key=lambda entry: entry.name):
+    for entry in sorted(entries_of(root), key=lambda entry: entry.name):
         if entry.is_dir() and any(kind.matches(Path(entry.path)) for kind in _FOLDER_KINDS):
             return f"; did you mean --data {entry.path}?"
     return ""
 
 
-def _images(folder: Path) -> List[str]:
+def images_in(folder: Path) -> List[str]:
     """Paths by name. A link to nowhere is one of them: whoever reads it is told its name."""
     return sorted(
         entry.path
-        for entry in _entries(folder)
+        for entry in entries_of(folder)
         if entry.name.lower().endswith(EXTENSIONS) and entry.name[0] != "." and not entry.is_dir()
     )
 
 
-def _entries(folder: Path) -> List["os.DirEntry[str]"]:
+def entries_of(folder: Path) -> List["os.DirEntry[str]"]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -4,7 +4,7 @@ Nothing here has a state, so there is nothing to save: a run that is resumed in 
 epoch, or with another number of ranks, asks for the same batch and gets it.
 """
 
-from typing import Iterator, NamedTuple
+from typing import Iterator, NamedTuple, Optional
 
 import numpy as np
 
@@ -40,6 +40,36 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
 
 
+def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """As many images as ``labels`` has, in random order, and as many of each class.
+
+    Where that leaves a remainder, it goes to classes drawn anew in each epoch. A class goes
+    through its images in random order, again and again until it has enough.
+    """
+    generator = np.random.default_rng((seed, _ORDER, epoch))
+    present = np.unique(labels)
+    each, remainder = divmod(len(labels), len(present))
+    favoured = set(generator.permutation(present)[:remainder].tolist())
+    chosen = []
+    for label in present.tolist():
+        own = np.flatnonzero(labels == label)
+        wanted = each + (label in favoured)
+        rounds = -(-wanted // len(own))
+        chosen.append(np.concatenate([generator.permutation(own) for _ in range(rounds)])[:wanted])
+    return generator.permutation(np.concatenate(chosen))
+
+
+def _occurrences(order: np.ndarray) -> np.ndarray:
+    """How many times each element of ``order`` has come before."""
+    by_value = np.argsort(order, kind="stable")
+    values = order[by_value]
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    lengths = np.diff(np.r_[starts, len(values)])
+    found = np.empty(len(order), np.int64)
+    found[by_value] = np.arange(len(values)) - np.repeat(starts, lengths)
+    return found
+
+
 def steps_per_epoch(count: int, batch_size: int, ranks: int) -> int:
     """Whole batches in an epoch; what is left over is dropped and changes with every epoch.
 
@@ -64,6 +94,7 @@ def train_batches(
     rank: int,
     ranks: int,
     repeats: int = 1,
+    balance: Optional[np.ndarray] = None,
 ) -> Iterator[BatchIndices]:
     """The batches of steps ``first_step`` to ``last_step - 1`` for one rank.
 
@@ -73,16 +104,25 @@ def train_batches(
     With ``repeats`` above 1 each image comes that many times in a row, augmented anew each time
     (repeated augmentation: Berman et al., arXiv:1902.05509). An epoch stays as long as it is, so
     it visits ``1 / repeats`` of the images, others each time.
+
+    With ``balance``, the images' ``(N,)`` labels, an epoch has as many images of each class; an
+    image that comes again is a copy of its own, augmented anew.
     """
     steps = steps_per_epoch(count, batch_size, ranks)
     total = batch_size * ranks
-    order, ordered_epoch = np.empty(0, np.int64), -1
+    order, earlier, ordered_epoch = np.empty(0, np.int64), np.empty(0, np.int64), -1
     for step in range(first_step, last_step):
         epoch, position = divmod(step, steps)
         if epoch != ordered_epoch:
-            order, ordered_epoch = epoch_order(count, seed, epoch), epoch
+            ordered_epoch = epoch
+            if balance is None:
+                order, earlier = epoch_order(count, seed, epoch), np.zeros(count, np.int64)
+            else:
+                order = balanced_order(balance, seed, epoch)
+                earlier = _occurrences(order)
         mine = np.arange(position * total + rank, (position + 1) * total, ranks)
-        yield BatchIndices(epoch, order[mine // repeats], mine % repeats)
+        places = mine // repeats
+        yield BatchIndices(epoch, order[places], mine % repeats + repeats * earlier[places])
 
 
 def eval_batches(count: int, batch_size: int, rank: int, ranks: int) -> Iterator[BatchIndices]:

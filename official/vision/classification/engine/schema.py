@@ -155,6 +155,11 @@ class Loss(Section):
         description="share of a target that is spread over all classes (Szegedy et al., "
         "arXiv:1512.00567)",
     )
+    class_weights: Optional[Literal["balanced"]] = Field(
+        None,
+        description="`balanced`: images of rare classes count more, by the number of images over "
+        "the number of classes and of the class's images",
+    )
 
 
 class Ema(Section):
@@ -198,6 +203,12 @@ class Recipe(Section):
     epochs: Count = Field(description="times that the training images are gone through")
     batch_size: Count = Field(description="images per device and step")
     accumulate: Count = Field(1, description="steps whose mean gradient makes one update")
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="`shuffled`: an epoch has every image once; `balanced`: as many of each class, "
+        "so that images of rare classes come several times, augmented anew, and others wait for "
+        "another epoch",
+    )
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
@@ -250,6 +261,12 @@ class Recipe(Section):
         description="fine-tuning: the classifier starts as the best linear one on the features "
         "that the weights give (Alain and Bengio, arXiv:1610.01644), and that is tested first",
     )
+    best_metric: Literal["top1", "macro_f1", "balanced_accuracy", "loss"] = Field(
+        "top1", description="of the validation images: by which the best epoch is chosen"
+    )
+    patience: Optional[Count] = Field(
+        None, description="epochs in a row without a better one, after which the run ends"
+    )
     preprocess: Preprocess = Preprocess()
 
     @field_validator("arch")
@@ -293,6 +310,10 @@ class Recipe(Section):
         for key in ("mixup", "cutmix"):
             if getattr(augment, key) and self.batch_size == 1:
                 raise ValueError(f"augment.{key} needs two images or more, and batch_size is 1")
+        if self.loss.class_weights and self.sampling == "balanced":
+            raise ValueError(
+                "loss.class_weights and sampling balanced do the same twice; leave one out"
+            )
         if augment.crop == "random" and not self.preprocess.crop:
             raise ValueError("augment.crop random needs preprocess.crop, its size")
         return self

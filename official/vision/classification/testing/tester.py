@@ -3,18 +3,19 @@
 import json
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..data.folder import ImageDataset, load_split
+from ..data.dataset import ImageDataset
 from ..data.loader import Loader
 from ..data.normalize import Normalize
 from ..data.sampler import eval_batches
+from ..data.splits import HeldOut, open_testing
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
 from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
+from ..engine.class_scores import ClassCounts, ClassScores
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.evaluation import FlipTta, Result, evaluate
@@ -22,7 +23,7 @@ from ..engine.files import check_target, refuse_inside
 from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
 from ..engine.schema import Precision
-from ..errors import UsageError, UserError
+from ..errors import UsageError, UserError, WeightsError
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .benchmarks import Judge, line_of, load_images
@@ -40,6 +41,7 @@ class TestConfig:
         report: a folder for report.html and predictions.csv, which is made.
         benchmark: one of ``BENCHMARKS``, which the images are; they are counted as it defines.
         real_labels: for ImageNet ReaL, the path of its labels.
+        split: "train", "val" or "test"; None for "val" or what there is in its place.
     """
 
     data: str
@@ -57,6 +59,7 @@ class TestConfig:
     report: Optional[str] = None
     benchmark: Optional[str] = None
     real_labels: Optional[str] = None
+    split: Optional[str] = None
 
 
 def test(config: TestConfig) -> int:
@@ -81,14 +84,17 @@ def test(config: TestConfig) -> int:
 def _test_on_this_rank(config: TestConfig, device: str) -> int:
     use_device(device)
     class_map = read_class_map(config.class_map) if config.class_map else None
-    load = load_images if config.benchmark else partial(load_split, split="val")
-    folder = load(config.data)
     network = open_network(config.network)
+    if config.benchmark:
+        folder, which = load_images(config.data), f"tested on the images of {config.data}"
+    else:
+        folder, which = open_testing(config.data, config.split, _held_out(network))
     if class_map is None:
         folder = label(folder, network)
     else:
         folder = apply_class_map(folder, class_map, network.classes, network.names)
     console = Console(rank() == 0)
+    console.line(which)
     loader = Loader(
         folder,
         EvalTransform(network.preprocess),
@@ -104,6 +110,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     tta = FlipTta(model, normalize) if config.tta else None
     logits = LogitsOfAll(len(folder), network.num_classes) if config.calibrate else None
     answers = AnswersOfAll(len(folder), network.num_classes) if config.report else None
+    counts = ClassCounts(network.num_classes)
     console.start_bar("Test", len(folder))
     result = evaluate(
         model,
@@ -111,12 +118,13 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         normalize,
         len(folder),
         report=_Reporter(console, config.print_freq),
-        watchers=[watcher.add for watcher in (tta, logits, answers, judge) if watcher],
+        watchers=[watcher.add for watcher in (tta, logits, answers, counts, judge) if watcher],
     )
     console.stop_bar()
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
-    _tell(config, console, result, mirrored, calibration, judge)
+    scores = counts.scores()
+    _tell(config, console, result, scores, folder, mirrored, calibration, judge)
     if answers and config.report:
         data = ReportData(
             folder,
@@ -130,16 +138,31 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     return 0
 
 
+def _held_out(network: Network) -> Optional[HeldOut]:
+    """Which images of its data set the network's run has not trained on, if it says so."""
+    try:
+        return HeldOut.from_dict(network.config.held_out) if network.config.held_out else None
+    except ValueError as error:
+        raise WeightsError(f"{network.config.source}: damaged: {error}") from None
+
+
 def _tell(
     config: TestConfig,
     console: Console,
     result: Result,
+    scores: ClassScores,
+    folder: ImageDataset,
     mirrored: Optional[Result],
     calibration: Optional[Calibration],
     judge: Optional[Judge],
 ) -> None:
     answer = result.to_dict()
     console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
+    answer.update(
+        scores.means(),
+        classes=scores.by_class(folder.classes),
+        confusion=scores.confusion(folder.classes),
+    )
     if mirrored:
         answer["tta"] = mirrored.to_dict()
     if calibration:

@@ -7,6 +7,7 @@ a digest of everything. There is no pickle in it.
 
 import hashlib
 import json
+import math
 import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from megengine import Tensor
 from megengine.optimizer import Optimizer
 from safetensors.numpy import save
 
+from ..data.splits import HeldOut
 from ..distributed.consistency import hash_arrays
 from ..engine.files import write_atomically
 from ..errors import TrainingError, UsageError, WeightsError
@@ -64,7 +66,10 @@ _VALID: Dict[str, Callable[[Any], bool]] = {
     "total_batch": lambda value: _is_count(value, 1, _MOST_STEPS),
     "best_top1": lambda value: type(value) is float and -1 <= value <= 100,
     "loss_scaler": _is_scaler_state,
+    "best_score": lambda value: type(value) is float and abs(value) < math.inf,
+    "best_epoch": lambda value: _is_count(value, 0, _MOST_STEPS),
 }
+_NEWER = ("best_score", "best_epoch", "held_out")  # older runs do not have them
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,15 @@ class Progress:
     total_batch: int  # images per step over all devices
     best_top1: float = -1.0
     loss_scaler: Dict[str, float] = field(default_factory=dict)  # its state, in half precision
+    best_score: float = -1.0  # by the recipe's best_metric
+    best_epoch: int = 0
+    held_out: Optional[Dict[str, Any]] = None  # of the training images; see data/splits.py
 
     def to_json(self) -> str:
         values = dict(vars(self), preprocess=self.preprocess.to_dict(), version=VERSION)
         values["precision"] = values.pop("loss_scaler")  # its name in the file
+        if self.held_out is None:
+            del values["held_out"]
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -93,8 +103,14 @@ class Progress:
             raise ValueError("written by another version of this project")
         values["loss_scaler"] = values.pop("precision")
         for name, is_valid in _VALID.items():
+            if name in _NEWER and name not in values:
+                continue
             if not is_valid(values[name]):
                 raise ValueError(f"{name}: {reprlib.repr(values[name])} makes no sense")
+        if values.get("held_out") is not None:
+            HeldOut.from_dict(values["held_out"])
+        if "best_score" not in values:
+            values["best_score"] = values["best_top1"]
         values["classes"] = tuple(values["classes"])
         values["preprocess"] = Preprocess.from_dict(values["preprocess"])
         return cls(**values)

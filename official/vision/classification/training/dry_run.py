@@ -13,10 +13,11 @@ import megengine.module as M
 import numpy as np
 
 from ..data.augment import TrainTransform
-from ..data.folder import ImageDataset, describe_splits, load_split
+from ..data.dataset import ImageDataset
 from ..data.loader import Batch, Loader
 from ..data.mixing import apply_mix, draw_mix
 from ..data.sampler import steps_per_epoch, train_batches
+from ..data.splits import open_training
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import refuse_inside
@@ -24,6 +25,7 @@ from ..engine.labels import number_of_classes
 from ..engine.recipe import dump_recipe
 from ..errors import UserError
 from ..resnet.complexity import complexity
+from ..text import duration
 from ..zoo.models import get_model
 from ..zoo.trained import look_up, start_from
 from .checkpoint import read_checkpoint
@@ -49,8 +51,8 @@ def dry_run(config: TrainConfig) -> int:
     console = Console()
     console.line(dump_recipe(config.recipe).rstrip())
     ranks = config.topology.processes
-    train_set = load_split(config.data, "train")
-    val_set = load_split(config.data, "val").relabel(train_set.classes)
+    data = open_training(config.data, config.val_share, config.seed)
+    train_set, val_set = data.train, data.val
     classes = number_of_classes(config.num_classes, train_set)
     batch = _first_batch(config, train_set, ranks)
     model = get_model(config.arch, num_classes=classes, drop_path=config.recipe.drop_path)
@@ -64,7 +66,7 @@ def dry_run(config: TrainConfig) -> int:
     console.line(
         f"data: {len(train_set)} training and {len(val_set)} validation images, {classes} classes"
     )
-    for line in describe_splits(config.data, train_set, val_set)[1:]:
+    for line in data.lines if data.held_out else data.lines[1:]:
         console.line(line)
     for line in _sizes(config, model, len(train_set), ranks):
         console.line(line)
@@ -78,8 +80,9 @@ def _first_batch(config: TrainConfig, folder: ImageDataset, ranks: int) -> Batch
     """The images of the first step, as the network would see them."""
     recipe = config.recipe
     size = recipe.batch_size * recipe.accumulate
+    labels = folder.labels if recipe.sampling == "balanced" else None
     batches = train_batches(
-        *(len(folder), size, config.seed, 0, 1, 0, ranks, recipe.augment.repeats)
+        *(len(folder), size, config.seed, 0, 1, 0, ranks, recipe.augment.repeats, labels)
     )
     transform = TrainTransform(recipe.train_size, recipe.augment, recipe.preprocess)
     order = recipe.preprocess.order
@@ -120,8 +123,8 @@ def _costs(
     used = (_memory(device) - before) / len(few) * recipe.batch_size + before
     epoch = per_image * images / ranks
     return [
-        f"estimate: {1 / per_image:.1f} images/s on a {device.upper()}, so {_duration(epoch)} per "
-        f"epoch and {_duration(epoch * recipe.epochs)} in all, without the loader",
+        f"estimate: {1 / per_image:.1f} images/s on a {device.upper()}, so {duration(epoch)} per "
+        f"epoch and {duration(epoch * recipe.epochs)} in all, without the loader",
         f"estimate: {used / 1e9:.1f} GB of memory at a batch of {recipe.batch_size}",
     ]
 
@@ -132,13 +135,6 @@ def _memory(device: str) -> float:
         return float(megengine.get_max_reserved_memory("gpu0"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
 
 
 def _draw(config: TrainConfig, batch: Batch) -> Path:

@@ -1,8 +1,9 @@
 """What training minimises."""
 
-from typing import Callable
+from typing import Callable, Optional
 
 import megengine.functional as F
+import numpy as np
 from megengine import Tensor
 
 from ..engine.schema import Loss
@@ -10,7 +11,7 @@ from ..engine.schema import Loss
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
-def loss_of(section: Loss) -> Criterion:
+def loss_of(section: Loss, class_weights: Optional[np.ndarray] = None) -> Criterion:
     """The loss that ``section`` describes.
 
     It takes ``(N, C)`` logits and either ``(N,)`` class numbers or ``(N, C)`` shares of the
@@ -25,24 +26,42 @@ def loss_of(section: Loss) -> Criterion:
 
     Label smoothing turns shares t into ``t (1 - eps) + eps / C`` for both (Szegedy et al.,
     arXiv:1512.00567, section 7).
+
+    ``class_weights``, ``(C,)`` float32, multiply each class's term of ``softmax``, as PyTorch's
+    ``weight`` does, and each image's whole loss of ``bce``. The mean stays one over images, not
+    over weights: it does not depend on how the images are spread over batches and devices.
     """
     compute = {"softmax": _softmax, "bce": _binary}[section.type]
     smoothing = section.label_smoothing
-    return lambda logits, targets: compute(logits.astype("float32"), targets, smoothing)
+    weights = None if class_weights is None else Tensor(class_weights)
+    return lambda logits, targets: compute(logits.astype("float32"), targets, smoothing, weights)
 
 
-def _softmax(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    if targets.ndim == 1:
+def _softmax(
+    logits: Tensor, targets: Tensor, smoothing: float, weights: Optional[Tensor]
+) -> Tensor:
+    if targets.ndim == 1 and weights is None:
         return F.nn.cross_entropy(logits, targets, label_smooth=smoothing)
-    targets = _smooth(targets, smoothing)
+    targets = _smooth(_shares(logits, targets), smoothing)
+    if weights is not None:
+        targets = targets * weights
     return -(targets * F.logsoftmax(logits, axis=1)).sum(axis=1).mean()
 
 
-def _binary(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    if targets.ndim == 1:
-        targets = F.one_hot(targets, logits.shape[1]).astype("float32")
-    targets = _smooth(targets, smoothing)
-    return F.nn.binary_cross_entropy(logits, targets, reduction="none").sum(axis=1).mean()
+def _binary(logits: Tensor, targets: Tensor, smoothing: float, weights: Optional[Tensor]) -> Tensor:
+    shares = _shares(logits, targets)
+    smooth = _smooth(shares, smoothing)
+    losses = F.nn.binary_cross_entropy(logits, smooth, reduction="none").sum(axis=1)
+    if weights is not None:
+        losses = losses * (shares * weights).sum(axis=1)
+    return losses.mean()
+
+
+def _shares(logits: Tensor, targets: Tensor) -> Tensor:
+    """``(N, C)`` shares of the classes, from class numbers or as they are."""
+    if targets.ndim > 1:
+        return targets
+    return F.one_hot(targets, logits.shape[1]).astype("float32")
 
 
 def _smooth(targets: Tensor, smoothing: float) -> Tensor:

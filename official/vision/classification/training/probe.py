@@ -13,11 +13,15 @@ from typing import Callable, Iterable, List, Tuple
 import megengine.module as M
 import numpy as np
 
+from ..data.dataset import ImageDataset
 from ..data.loader import Batch
 from ..data.normalize import Normalize
-from ..distributed.collectives import sum_over_ranks
+from ..distributed.collectives import sum_over_ranks, world_size
+from ..distributed.heartbeat import with_heartbeats
+from ..engine.console import Console
 from ..engine.evaluation import cross_entropy
 from ..engine.scoring import Scorer, mirror
+from .images import RunImages
 
 PENALTIES = tuple(10 ** (-power / 2) for power in range(2, 13))  # 0.1 to 1e-6
 PATIENCE = 2  # weaker penalties in a row that did not help
@@ -47,6 +51,23 @@ class Probe:
     bias: np.ndarray
     penalty: float
     loss: float
+
+
+def probe_of(model: M.Module, normalize: Normalize, images: RunImages, console: Console) -> Probe:
+    """The best linear classifier on a network's features of a run's images."""
+
+    def features(split: ImageDataset, mirrored: bool) -> Features:
+        console.start_bar("Features", len(split))
+        try:
+            return features_of(
+                *(model, with_heartbeats(images.testing(split)), normalize, len(split), mirrored),
+                progress=lambda count: console.advance(count * world_size()),
+            )
+        finally:
+            console.stop_bar()
+
+    train = features(images.data.train, images.recipe.augment.flip)
+    return fit_probe(train, features(images.data.val, False), len(images.data.train.classes))
 
 
 def features_of(

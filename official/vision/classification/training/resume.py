@@ -1,5 +1,7 @@
 """Going on from a checkpoint: the latest that is whole, if it is of this run."""
 
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
@@ -112,6 +114,11 @@ def _settings(progress: Progress, recipe: Recipe) -> Dict[str, Any]:
     if progress.classes:
         found["number of classes"] = len(progress.classes)
         found["classes"] = ", ".join(progress.classes)
+    held_out = progress.held_out
+    if held_out is not None:
+        digest = hashlib.sha256(json.dumps(held_out["limits"], sort_keys=True).encode())
+        found["--val-share"] = held_out["share"]
+        found["images held out for validation"] = digest.hexdigest()[:8]
     return {
         **found,
         "arch": progress.arch,

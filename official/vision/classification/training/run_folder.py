@@ -168,3 +168,9 @@ class RunFolder:
     def _resumes_here(self, there: List[Path]) -> bool:
         sources = [path for path in self.resume_from if path.exists()]
         return any(source.samefile(path) for source in sources for path in there)
+
+
+def way_out(kept: List[Path]) -> str:
+    """What is left when numbers are not finite: the checkpoints ``kept``, latest first."""
+    last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
+    return f"{last}; lower the learning rate, or look at the data"

@@ -1,6 +1,6 @@
 """One update of a network's weights from one batch of images."""
 
-from typing import Iterator, Tuple
+from typing import Iterator, Optional, Tuple
 
 import megengine
 import megengine.functional as F
@@ -35,15 +35,23 @@ class TrainingStep:
     Args:
         recipe: what the loss is, how the weights follow its gradient, and so on.
         seed: of the run.
+        class_weights: ``(C,)`` float32, how much an image of each class counts; None for alike.
     """
 
-    def __init__(self, model: M.Module, recipe: Recipe, seed: int, device: str):
+    def __init__(
+        self,
+        model: M.Module,
+        recipe: Recipe,
+        seed: int,
+        device: str,
+        class_weights: Optional[np.ndarray] = None,
+    ):
         self.model = model
         self.recipe = recipe
         self.seed = seed
         mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
         self.normalize = Normalize(recipe.preprocess, model.ops, whole=mixes)
-        self.criterion = loss_of(recipe.loss)
+        self.criterion = loss_of(recipe.loss, class_weights)
         self.parameters = trainable_parameters(model, recipe.freeze)
         several = world_size() > 1
         self.gradients = GradManager().attach(

@@ -4,41 +4,44 @@ import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional
+from typing import Dict, Optional, Tuple
 
 import megengine
 import megengine.module as M
 import numpy as np
 
-from ..data.augment import TrainTransform
-from ..data.folder import ImageDataset, describe_splits, load_split
-from ..data.loader import Loader, Transform
-from ..data.sampler import BatchIndices, eval_batches, steps_per_epoch, train_batches
-from ..data.transforms import EvalTransform
+from ..data.dataset import ImageDataset
+from ..data.sampler import steps_per_epoch
+from ..data.splits import open_training
 from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
 from ..distributed.consistency import require_same_run, require_same_state, share_statistics
 from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
+from ..engine.class_scores import Best, ClassCounts, ClassScores
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.evaluation import Result, evaluate
 from ..engine.files import refuse_inside
 from ..engine.labels import number_of_classes
-from ..engine.meters import NonFiniteLoss, StepMeters
+from ..engine.meters import NonFiniteLoss
 from ..engine.recipe import Recipe
 from ..errors import TrainingError
 from ..zoo.models import get_model
 from ..zoo.trained import NetworkConfig, look_up, start_from
+from ..zoo.weights import load_weights
 from .checkpoint import Progress, collect_tensors, restore, save_checkpoint, save_weights
 from .curves import draw_curves
-from .probe import Features, features_of, fit_probe
+from .display import Display
+from .images import RunImages
+from .probe import probe_of
+from .report.model_card import write_card
+from .report.summary import Run, metrics_of, summary
 from .resume import read_latest, require_same_recipe
-from .run_folder import RunFolder
+from .run_folder import RunFolder, way_out
 from .schedule import learning_rate
 from .step import TrainingStep
 from .stop import StopRequest
 
-EVAL_BATCH = 100
 DRAW_EVERY = 10.0  # seconds
 ASK_EVERY = 4  # steps on CPUs, each of which may take seconds
 
@@ -68,6 +71,7 @@ class TrainConfig:
     keep: int = 2
     tensorboard: bool = False
     linear_probe: bool = False  # stop before the first step
+    val_share: Optional[float] = None  # of the training images, held out for validation
 
 
 def train(config: TrainConfig) -> int:
@@ -92,8 +96,9 @@ class Trainer:
     def __init__(self, config: TrainConfig, device: str):
         self.config = config
         self.recipe = recipe = config.recipe
-        self.train_set = load_split(config.data, "train")
-        self.val_set = load_split(config.data, "val").relabel(self.train_set.classes)
+        self.data = open_training(config.data, config.val_share, config.seed)
+        self.train_set, self.val_set = self.data.train, self.data.val
+        self.images = RunImages(self.data, recipe, config.seed, config.workers)
         self.num_classes = number_of_classes(config.num_classes, self.train_set)
         self.batch_size = recipe.batch_size * recipe.accumulate  # of one update on this rank
         self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch_size, world_size())
@@ -106,12 +111,16 @@ class Trainer:
         self.device = device
         self.started_from = ""
         self.model = self._build_model(device)
-        self.train_step = TrainingStep(self.model, recipe, config.seed, device)
-        self.meters = StepMeters()
+        self.train_step = TrainingStep(
+            *(self.model, recipe, config.seed, device, self.images.class_weights())
+        )
+        self.display = Display(
+            *(self.console, self.steps_per_epoch, recipe.epochs, self.batch_size * world_size())
+        )
         self.step = 0  # steps done
         self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
-        self.best_top1 = -1.0
-        self.last_time = 0.0  # when the last step ended
+        self.best = Best(recipe.best_metric, patience=recipe.patience)
+        self.best_top1 = -1.0  # of the best epoch
         self.next_drawing = 0.0  # when the curves may be drawn again
 
     def run(self) -> int:
@@ -132,7 +141,7 @@ class Trainer:
         require_same_run("the step to go on from (--save must be on a shared disk)", [self.step])
         if rank() == 0:  # only now: a run that is refused leaves the recipe of the one before
             self.folder.write_recipe(self.recipe)
-        for line in describe_splits(self.config.data, self.train_set, self.val_set):
+        for line in self.data.lines:
             self.console.line(line)
         if self.started_from:
             self.console.line(self.started_from)
@@ -146,6 +155,7 @@ class Trainer:
             return self._finish()
         if self.step >= self.last_step:
             self.console.line(f"all {self.recipe.epochs} epochs are done; --epochs can add more")
+        if self.step >= self.last_step or self._has_lost_patience():
             return 0
         try:
             with StopRequest() as stop:
@@ -154,11 +164,12 @@ class Trainer:
             self.console.stop_bar()
 
     def _run_steps(self, stop: StopRequest) -> int:
-        self._start_bar()
-        for batch in with_heartbeats(self._train_loader()):
+        self.display.begin(self.step)
+        self.display.start_bar(self.step)
+        for batch in with_heartbeats(self.images.training(self.step, self.last_step)):
             results = self.train_step(batch, self.step, self._rate(self.step))
             self.step += 1
-            self._note(results, len(batch))
+            self.display.note(results, len(batch))
             if (self.step - 1) % self.config.print_freq == 0:
                 self._report()
             if self.step % self.steps_per_epoch == 0:
@@ -167,18 +178,44 @@ class Trainer:
                 self._save()
             if self._is_stopped(stop):
                 return self._stop(stop)
+            if self._has_lost_patience():
+                self._draw_curves(at_once=True)
+                break
         return self._finish()
 
-    def _finish(self) -> int:
+    def _has_lost_patience(self) -> bool:
+        """Whether the run is at the end of an epoch, and the last ones were not better."""
+        epoch, within = divmod(self.step, self.steps_per_epoch)
+        if within or not self.best.is_out_of_patience(epoch):
+            return False
         self.console.line(
-            f"done: best Acc@1 {self.best_top1:.3f}; results are in {self.folder.path}"
+            f"ends after epoch {epoch} of {self.recipe.epochs}: {self.recipe.patience} in a row "
+            f"were not better than epoch {self.best.epoch} by {self.best.metric} (patience)"
         )
+        return True
+
+    def _finish(self) -> int:
+        """Test the best epoch on images that it was not chosen by, if there are; sum up."""
+        self.console.stop_bar()
+        if self.data.test is not None:
+            self.model.load_state_dict(dict(load_weights(self.folder.best).tensors))
+            result, scores = self._evaluate("Test of the best", self.data.test)
+            metrics = metrics_of("test", result, scores, self.train_set.classes)
+            self.console.metrics(event="test", step=self.step, epoch=self.best.epoch, **metrics)
+        if rank() == 0:
+            run = Run(
+                *(self.config, self.folder, self.data, self.best, self.best_top1),
+                *(self.display.seconds, self.device, self.started_from),
+            )
+            for line in summary(run):
+                self.console.line(line)
+            write_card(run)
+        barrier()
         return 0
 
     def _start_with_probe(self) -> None:
         """Let the classifier be the best one for the features that the weights give; test it."""
-        train, val = (self._features(split) for split in (self.train_set, self.val_set))
-        probe = fit_probe(train, val, self.num_classes)
+        probe = probe_of(self.model, self.train_step.normalize, self.images, self.console)
         self.model.fc.weight[:] = probe.weight
         self.model.fc.bias[:] = probe.bias
         broadcast_model(self.model)
@@ -190,61 +227,31 @@ class Trainer:
         )
         self._test(0)
 
-    def _features(self, split: ImageDataset) -> Features:
-        batches = eval_batches(len(split), EVAL_BATCH, rank(), world_size())
-        loader = self._loader(split, EvalTransform(self.recipe.preprocess), batches)
-        mirrored = self.recipe.augment.flip and split is self.train_set
-        self.console.start_bar("Features", len(split))
-        try:
-            return features_of(
-                *(self.model, with_heartbeats(loader), self.train_step.normalize),
-                *(len(split), mirrored),
-                progress=lambda count: self.console.advance(count * world_size()),
-            )
-        finally:
-            self.console.stop_bar()
-
     def _rate(self, step: int) -> float:
         recipe = self.recipe
         return learning_rate(
             step, self.steps_per_epoch, recipe.epochs, self.total_lr, recipe.schedule
         )
 
-    def _note(self, results: megengine.Tensor, images: int) -> None:
-        now = time.perf_counter()
-        self.meters.add(results, now - self.last_time)
-        self.last_time = now
-        self.console.advance(images * world_size())
-
     def _report(self) -> None:
-        """The seed's line, and a row of metrics; the meters start anew.
+        """Show and note down what the last steps gave.
 
         Raises:
             TrainingError: when a loss is not finite.
         """
         try:
-            if not self.meters.fetch(self.step):
-                return
+            self.display.report(self.step, self._rate(self.step - 1))
         except NonFiniteLoss as error:
             raise TrainingError(self._explain(error)) from None
-        done = self.step - 1
-        rate = self._rate(done)
-        epoch = done // self.steps_per_epoch + 1
-        self.console.tick(f"Epoch {epoch} Step {done}, LR {_shown(rate)}, {self.meters}")
-        means = self.meters.means()
-        self.console.advance(0, loss=f"{means['loss']:.3f}", top1=f"{means['top1']:.1f}")
-        part = self.step / self.steps_per_epoch
-        self.console.metrics(event="train", step=self.step, epoch=part, lr=rate, **means)
-        self.meters.reset()
 
     def _explain(self, error: NonFiniteLoss) -> str:
         """Where the loss broke, on which images, and what is left."""
-        batch = next(self._batches(error.step))
+        batch = next(self.images.indices(error.step, error.step + 1))
         names = [self.train_set.paths[index] for index in batch.indices]
         kept = self.folder.checkpoints()
         if self.saved_step == error.step:  # the weights that gave this loss
             kept = kept[1:]
-        return f"{error}, on {names[0]} and {len(names) - 1} more images; {_way_out(kept)}"
+        return f"{error}, on {names[0]} and {len(names) - 1} more images; {way_out(kept)}"
 
     def _end_epoch(self) -> None:
         """Test, write the checkpoint and the curves."""
@@ -254,24 +261,25 @@ class Trainer:
         self._test(self.step // self.steps_per_epoch)
         self._draw_curves(at_once=self.step == self.last_step)
         if self.step < self.last_step:
-            self._start_bar()
+            self.display.start_bar(self.step)
 
     def _test(self, epoch: int) -> None:
         """Test the network after ``epoch``, and save it."""
-        result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}")
+        result, scores = self._evaluate(f"Test {epoch}/{self.recipe.epochs}")
         self.console.line(f"Epoch {epoch} Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
-        metrics = _metrics("val", result)
+        metrics = metrics_of("val", result, scores, self.train_set.classes)
         if self.train_step.average is not None:
             with self.train_step.average.applied():
-                result = self._evaluate(f"Test {epoch}/{self.recipe.epochs}, average")
+                result, scores = self._evaluate(f"Test {epoch}/{self.recipe.epochs}, average")
             self.console.line(
                 f"Epoch {epoch} Test of averaged weights Acc@1 {result.top1:.3f}, "
                 f"Acc@5 {result.top5:.3f}"
             )
-            metrics.update(_metrics("average", result))
+            metrics.update(metrics_of("average", result, scores, self.train_set.classes))
         self.console.metrics(event="epoch", step=self.step, epoch=epoch, **metrics)
-        is_best = result.top1 > self.best_top1
-        self.best_top1 = max(self.best_top1, result.top1)
+        is_best = self.best.take(epoch, {**vars(result), "top1": result.top1, **scores.means()})
+        if is_best:
+            self.best_top1 = result.top1
         self._save(best=is_best)
 
     def _draw_curves(self, at_once: bool) -> None:
@@ -281,42 +289,23 @@ class Trainer:
             draw_curves(self.folder.path)
             self.next_drawing = now + DRAW_EVERY
 
-    def _evaluate(self, title: str) -> Result:
-        transform = EvalTransform(self.recipe.preprocess)
-        batches = eval_batches(len(self.val_set), EVAL_BATCH, rank(), world_size())
-        self.console.start_bar(title, len(self.val_set))
+    def _evaluate(
+        self, title: str, images: Optional[ImageDataset] = None
+    ) -> Tuple[Result, ClassScores]:
+        """Test the network on ``images``, or on those for validation."""
+        images = images or self.val_set
+        counts = ClassCounts(self.num_classes)
+        self.console.start_bar(title, len(images))
         result = evaluate(
             self.model,
-            with_heartbeats(self._loader(self.val_set, transform, batches)),
+            with_heartbeats(self.images.testing(images)),
             self.train_step.normalize,
-            len(self.val_set),
+            len(images),
             report=lambda batch: self.console.advance(batch.total * world_size()),
+            watchers=[counts.add],
         )
         self.console.stop_bar()
-        return result
-
-    def _train_loader(self) -> Loader:
-        recipe = self.recipe
-        transform = TrainTransform(recipe.train_size, recipe.augment, recipe.preprocess)
-        return self._loader(self.train_set, transform, self._batches(self.step))
-
-    def _batches(self, first_step: int) -> Iterator[BatchIndices]:
-        return train_batches(
-            len(self.train_set),
-            self.batch_size,
-            self.config.seed,
-            first_step,
-            self.last_step,
-            rank(),
-            world_size(),
-            self.recipe.augment.repeats,
-        )
-
-    def _loader(
-        self, folder: ImageDataset, transform: Transform, batches: Iterable[BatchIndices]
-    ) -> Loader:
-        order = self.recipe.preprocess.order
-        return Loader(folder, transform, order, batches, self.config.seed, self.config.workers)
+        return result, counts.scores()
 
     def _build_model(self, device: str) -> M.Module:
         recipe = self.recipe
@@ -346,6 +335,8 @@ class Trainer:
         restore(path, tensors, self.model, self.train_step.optimizer, self.train_step.average)
         self.train_step.scaler.load(progress.loss_scaler)
         self.step, self.best_top1 = progress.step, progress.best_top1
+        if progress.best_top1 >= 0:
+            self.best.score, self.best.epoch = progress.best_score, progress.best_epoch
         self.saved_step = self.step if self.folder.is_latest(path) else None
         self.console.rewind_metrics(self.step)
         if longer:
@@ -381,7 +372,7 @@ class Trainer:
             return collect_tensors(self.model, step.optimizer, step.average)
         except TrainingError as error:
             kept = self.folder.checkpoints()
-            raise TrainingError(f"{error} after {self.step} steps; {_way_out(kept)}") from None
+            raise TrainingError(f"{error} after {self.step} steps; {way_out(kept)}") from None
 
     def _progress(self) -> Progress:
         return Progress(
@@ -393,6 +384,9 @@ class Trainer:
             step=self.step,
             total_batch=self.batch_size * world_size(),
             best_top1=self.best_top1,
+            best_score=-1.0 if self.best.score is None else self.best.score,
+            best_epoch=self.best.epoch,
+            held_out=self.data.held_out.to_dict() if self.data.held_out else None,
             loss_scaler=self.train_step.scaler.state(),
         )
 
@@ -415,32 +409,3 @@ class Trainer:
             f"{self.folder.checkpoint}; continue with --resume auto"
         )
         return stop.exit_code
-
-    def _start_bar(self) -> None:
-        self.last_time = time.perf_counter()
-        epoch, done = divmod(self.step, self.steps_per_epoch)
-        batch = self.batch_size * world_size()
-        self.console.start_bar(
-            f"Epoch {epoch + 1}/{self.recipe.epochs}",
-            self.steps_per_epoch * batch,
-            done * batch,
-        )
-
-
-def _way_out(kept: List[Path]) -> str:
-    """What is left when numbers are not finite: the checkpoints ``kept``, latest first."""
-    last = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
-    return f"{last}; lower the learning rate, or look at the data"
-
-
-def _shown(rate: float) -> str:
-    """As the seed shows it; small ones, as fine-tuning has them, with their digits."""
-    return f"{rate:.4f}" if rate == 0 or rate >= 0.001 else f"{rate:.2e}"
-
-
-def _metrics(prefix: str, result: Result) -> Dict[str, float]:
-    return {
-        f"{prefix}_loss": result.loss,
-        f"{prefix}_top1": result.top1,
-        f"{prefix}_top5": result.top5,
-    }

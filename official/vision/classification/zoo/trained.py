@@ -69,6 +69,7 @@ class PretrainedConfig:
         arch: the network.
         num_classes: logits; None where the weights have no classifier.
         source: the file's path or the row's name, for messages.
+        held_out: which training images were not trained on; see ``data/splits.py``.
     """
 
     preprocess: Preprocess
@@ -78,6 +79,7 @@ class PretrainedConfig:
     arch: str = ""
     num_classes: Optional[int] = None
     source: str = ""
+    held_out: Optional[Dict[str, Any]] = None
 
 
 @dataclass(frozen=True)
@@ -299,7 +301,7 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         preprocess, preprocess_by = preprocess.override(config.preprocess), "flag"
     classes, classes_by = _classes(weights, row)
     known = PretrainedConfig(
-        *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path))
+        *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path), weights.held_out)
     )
     if say:
         if weights.remark:

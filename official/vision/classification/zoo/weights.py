@@ -32,6 +32,7 @@ class Weights:
         scheme: whose names the file has; see ``names``. "ours" for the project's own files.
         sources: our name -> the file's; dropped: the file's names of what is no weight.
         remark: which of several networks in the file it is and what was left out, if anything.
+        held_out: which training images were not trained on; see ``data/splits.py``.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Weights:
     sources: Dict[str, str] = field(default_factory=dict)
     dropped: Tuple[str, ...] = ()
     remark: str = ""
+    held_out: Optional[Dict[str, Any]] = None
 
     @property
     def num_classes(self) -> Optional[int]:
@@ -94,6 +96,7 @@ def load_weights(
         classes=tuple(description.get("classes") or ()) or None,
         preprocess=_preprocess(path, description.get("preprocess")),
         format=contents.format,
+        held_out=description.get("held_out"),
     )
     if weights.classes and weights.num_classes not in (None, len(weights.classes)):
         raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")

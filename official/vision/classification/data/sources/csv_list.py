@@ -1,21 +1,37 @@
-"""Images named in a CSV file: rows of ``path,label``, or of ``path,label,split``.
+"""Images named in a list: a CSV file, or one of MMPreTrain's.
 
-A path is relative to the CSV file's folder. The first row may name the columns, in any order. A
-list without splits is of one split: that of its name in a folder with ``train.csv`` and
-``val.csv``; alone it serves for testing.
+**CSV**: rows of ``path,label``, or of ``path,label,split``, separated by commas, semicolons or
+tabs. A path is relative to the file's folder. The first row may name the columns, in any order and
+with others among them. A list without splits is of one split: that of its name in a folder with
+``train.csv`` and ``val.csv``; alone it serves for training and for testing (see ``splits.py``).
+
+**MMPreTrain** (its ``CustomDataset``, ``ann_file``): rows of ``path label`` in ``meta/train.txt``
+and ``meta/val.txt``, with paths below ``train/`` and ``val/`` beside ``meta/``.
 """
 
 import csv
+import re
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, MissingSplit
 from ...readers.text_file import read_lines
 from ..dataset import ImageDataset, some, split_name
 
 _COLUMNS = ("path", "label", "split")
+# What people call these columns; of several the earlier counts.
+_CALLED = {
+    "path": (
+        *("path", "filename", "image", "file", "filepath", "file_name", "image_path", "img_path"),
+        *("image_name", "img", "filepaths", "images", "image_file", "file_path"),
+    ),
+    "label": ("label", "class", "category", "class_name", "labels", "target", "label_name"),
+    "split": ("split", "subset", "set", "data_set", "partition"),
+}
+_DELIMITERS = (",", ";", "\t")
+_LISTS_OF_MMPRETRAIN = "meta"
 
 
 class _Row(NamedTuple):
@@ -26,7 +42,7 @@ class _Row(NamedTuple):
 
 def is_list(path: Path) -> bool:
     """Whether the file is meant as a list, by its name: any text could be one."""
-    return path.suffix.lower() == ".csv"
+    return path.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
 def matches(folder: Path) -> bool:
@@ -34,9 +50,22 @@ def matches(folder: Path) -> bool:
     return bool(_lists(folder))
 
 
-def _lists(folder: Path) -> Dict[str, Path]:
+def has_lists_beside(folder: Path, splits: Sequence[str]) -> bool:
+    """Whether ``folder``, which has ``train/`` or the like, has MMPreTrain's list of a split."""
+    return any(name in _lists(folder / _LISTS_OF_MMPRETRAIN, "*.txt") for name in splits)
+
+
+def has_no_splits(path: Path) -> bool:
+    """Whether the file is a list that says of no image which split it belongs to."""
+    return path.is_file() and is_list(path) and not _read(path)[0].split
+
+
+def _lists(folder: Path, pattern: str = "") -> Dict[str, Path]:
     """The lists in a folder by their splits."""
-    found = sorted(folder.glob("*.csv"), reverse=True)
+    if not pattern:
+        inner = _lists(folder / _LISTS_OF_MMPRETRAIN, "*.txt")
+        return {**inner, **_lists(folder, "*.tsv"), **_lists(folder, "*.csv")}
+    found = sorted(folder.glob(pattern), reverse=True)
     spelled = {split_name(path.stem): path for path in found if split_name(path.stem)}
     return {**spelled, **{path.stem: path for path in found if split_name(path.stem) == path.stem}}
 
@@ -55,6 +84,8 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
     """
     if path.is_dir():
         lists = _lists(path)
+        if not any(name in lists for name in splits) and "train" not in splits:
+            raise MissingSplit(f"{path}: has no list {' or '.join(splits)}.csv")
         path = next((lists[name] for name in splits if name in lists), path / f"{splits[0]}.csv")
         rows = _read(path)
         if rows[0].split:
@@ -66,25 +97,74 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
             chosen = [row for row in rows if row.split == name]
             if chosen:
                 return _folder(path, rows, chosen)
-        raise DataError(f"{path}: has no row whose split is {' or '.join(splits)}")
-    if "train" in splits:
-        raise DataError(
-            f"{path}: has no column split; add one of train and val, or give a folder with "
-            "train.csv and val.csv"
-        )
+        raise MissingSplit(f"{path}: has no row whose split is {' or '.join(splits)}")
     return _folder(path, rows, rows)
 
 
+def columns_read(path: Path) -> str:
+    """A line on which columns of a list count, where it has others or calls them otherwise."""
+    if not path.is_file() or not is_list(path) or _is_mmpretrain(path):
+        return ""
+    _, first = next(_cells(path), (0, []))
+    columns = _columns(first, path)
+    others = [name for name, column in zip(first, columns) if not column]
+    used = {column: name for name, column in zip(first, columns) if column}
+    if not others and all(name.lower() == column for column, name in used.items()):
+        return ""
+    if not _names_columns(first):
+        return ""
+    told = ", ".join(f"{column} from {used[column]!a}" for column in _COLUMNS if column in used)
+    return f"list: {told}" + (f"; not read: {', '.join(map(ascii, others))}" if others else "")
+
+
 def _folder(path: Path, rows: Sequence[_Row], chosen: Sequence[_Row]) -> ImageDataset:
-    classes = _classes(rows)
-    index = {name: position for position, name in enumerate(classes)}
     root = path.parent
-    return ImageDataset(
-        path,
-        classes,
-        tuple(row.path if row.path[0] == "/" else f"{root}/{row.path}" for row in chosen),
-        np.array([index[row.label] for row in chosen], np.int32),
-    )
+    classes, called = _classes(rows), {}
+    if _is_mmpretrain(path):
+        root = _root_of_mmpretrain(path, chosen[0].path)
+        called = _names_of_mmpretrain(path, rows)
+    index = {name: position for position, name in enumerate(classes)}
+    labels = np.array([index[row.label] for row in chosen], np.int32)
+    classes = tuple(called.get(name, name) for name in classes)
+    paths = tuple(row.path if row.path[0] == "/" else f"{root}/{row.path}" for row in chosen)
+    images = ImageDataset(path, classes, paths, labels)
+    return images.relabel(sorted(classes)) if called else images
+
+
+def _root_of_mmpretrain(path: Path, image: str) -> Path:
+    """The folder below which the images of a list are: the one that has the first of them."""
+    above = path.parent.parent if path.parent.name == _LISTS_OF_MMPRETRAIN else path.parent
+    split = split_name(path.stem)
+    there = sorted(entry for entry in above.iterdir() if split and split_name(entry.name) == split)
+    for root in (*there, above, path.parent):
+        if (root / image).exists():
+            return root
+    return there[0] if there else above
+
+
+def _names_of_mmpretrain(path: Path, rows: Sequence[_Row]) -> Dict[str, str]:
+    """What the labels, which are numbers, stand for; nothing where that is not known.
+
+    MMPreTrain numbers the class folders in sorted order. So the names are those of the folders in
+    the paths of the training list, where each has one number, or else those in ``train/``.
+    """
+    if not all(row.label.isdecimal() and len(row.label) < 10 for row in rows):
+        return {}
+    lists = _lists(path.parent, "*.txt")
+    if "train" in lists and split_name(path.stem) and lists["train"] != path:
+        rows = [*rows, *_read(lists["train"])]
+    pairs = {(row.label, Path(row.path).parent.name) for row in rows if "/" in row.path}
+    names = dict(pairs)
+    wanted = {row.label for row in rows}
+    if len(pairs) == len(names) == len(set(names.values())) and names.keys() == wanted:
+        return names
+    above = path.parent.parent if path.parent.name == _LISTS_OF_MMPRETRAIN else path.parent
+    for entry in sorted(above.iterdir()):
+        if split_name(entry.name) == "train" and entry.is_dir():
+            folders = sorted(each.name for each in entry.iterdir() if each.is_dir())
+            if folders and all(int(label) < len(folders) for label in wanted):
+                return {label: folders[int(label)] for label in wanted}
+    return {}
 
 
 def _classes(rows: Sequence[_Row]) -> Tuple[str, ...]:
@@ -100,12 +180,14 @@ def _read(path: Path) -> List[_Row]:
     Raises:
         DataError: naming the file and the line.
     """
+    if _is_mmpretrain(path):
+        return _read_mmpretrain(path)
     columns: List[str] = []
     rows: List[_Row] = []
     for line, cells in _cells(path):
         if not columns:
             columns = _columns(cells, path)
-            if columns == [cell.lower() for cell in cells]:
+            if _names_columns(cells):
                 continue
         rows.append(_row(cells, columns, f"{path}: line {line}"))
     if not rows:
@@ -113,9 +195,36 @@ def _read(path: Path) -> List[_Row]:
     return rows
 
 
+def _is_mmpretrain(path: Path) -> bool:
+    """Whether the file has rows of ``path label``: a text without any delimiter of CSV."""
+    if path.suffix.lower() != ".txt":
+        return False
+    first = next((line for line in read_lines(path) if line.strip()), "")
+    return not any(delimiter in first.strip() for delimiter in _DELIMITERS)
+
+
+def _read_mmpretrain(path: Path) -> List[_Row]:
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        image, _, label = line.strip().rpartition(" ")
+        if not image.strip():
+            raise DataError(
+                f"{path}: line {number} has {line.strip()[:60]!a}; expected a path, a space and "
+                "the number of its class"
+            )
+        rows.append(_Row(image.strip(), label, ""))
+    if not rows:
+        raise DataError(f"{path}: names no image; expected rows of a path and a class's number")
+    return rows
+
+
 def _cells(path: Path) -> Iterator[Tuple[int, List[str]]]:
     """The rows that are not empty, and the line that each starts on."""
-    reader = csv.reader(read_lines(path), skipinitialspace=True, strict=True)
+    lines = read_lines(path)
+    delimiter = _delimiter(lines)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -129,21 +238,65 @@ def _cells(path: Path) -> Iterator[Tuple[int, List[str]]]:
             yield line, cells
 
 
+def _delimiter(lines: Sequence[str]) -> str:
+    """What separates the columns: what makes names of columns of the first row, else two or three.
+
+    The comma comes first: names of classes may have a semicolon in them.
+    """
+    first = next((line for line in lines if line.strip()), "")
+    rows: Dict[str, List[str]] = {}
+    for delimiter in _DELIMITERS:
+        reader = csv.reader([first], delimiter=delimiter, skipinitialspace=True)
+        try:
+            rows[delimiter] = next(reader, [])
+        except csv.Error:
+            continue  # which is said by whoever reads it
+    for delimiter, cells in rows.items():
+        if _names_columns(cells) and len(cells) > 1:
+            return delimiter
+    return next((delimiter for delimiter, cells in rows.items() if len(cells) in (2, 3)), ",")
+
+
+def _called(cell: str) -> str:
+    return re.sub(r"[\W_]+", "_", cell.strip().lower())
+
+
+def _names_columns(first: Sequence[str]) -> bool:
+    """Whether a list's first row names its columns: no image is called as one of these."""
+    return any(_called(cell) in _CALLED["path"] for cell in first)
+
+
 def _columns(first: Sequence[str], path: Path) -> List[str]:
-    """What the columns are: as the first row names them, or else in the usual order."""
-    names = [cell.lower() for cell in first]
-    if "path" in names and "label" in names:
-        if len(set(names)) == len(names) and set(names) <= set(_COLUMNS):
-            return names
-        raise DataError(f"{path}: has columns {some(first)}; expected path, label and maybe split")
-    return list(_COLUMNS[: max(2, len(first))])
+    """What each column is, "" for others: as the first row names them, or else as usual.
+
+    Raises:
+        DataError: when they have names, and these do not say where paths and labels are.
+    """
+    if not _names_columns(first):
+        return list(_COLUMNS[: max(2, len(first))])
+    names = [_called(cell) for cell in first]
+    columns = [""] * len(first)
+    for column, candidates in _CALLED.items():
+        name = next((name for name in candidates if name in names), None)
+        if name is None and column != "split" or names.count(name or "") > 1:
+            raise DataError(
+                f"{path}: has columns {some(first)}; expected one each of path, label and maybe "
+                "split (also understood: filename, image, file; class, category; subset, set)"
+            )
+        if name is not None:
+            columns[names.index(name)] = column
+    return columns
 
 
 def _row(cells: Sequence[str], columns: Sequence[str], where: str) -> _Row:
-    if len(cells) != len(columns) or not all(cells):
-        raise DataError(f"{where} has {some(cells)}; expected {','.join(columns)}")
-    values = dict(zip(columns, cells))
+    values = {column: cell for column, cell in zip(columns, cells) if column}
+    if len(cells) != len(columns) or not all(values.values()):
+        raise DataError(f"{where} has {some(cells)}; expected {_expected(columns)}")
     split = values.get("split", "")
     if split and not split_name(split):
         raise DataError(f"{where}: split is {split!a}; expected train, val or test")
     return _Row(values["path"], values["label"], split_name(split))
+
+
+def _expected(columns: Sequence[str]) -> str:
+    return ",".join(column or "…" for column in columns)

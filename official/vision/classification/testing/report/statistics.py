@@ -1,14 +1,12 @@
 """Accuracy by class with its uncertainty, and which classes are taken for which."""
 
-import math
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ...engine.class_scores import wilson
 from .answers import Answers
-
-_Z = 1.959963984540054  # 97.5 % of a normal distribution lie below it: 95 % within both sides
 
 
 @dataclass(frozen=True)
@@ -88,18 +86,6 @@ def density(pairs: Sequence[Confusion], num_classes: int, cells: int) -> np.ndar
     for pair in pairs:
         counts[pair.label // width, pair.guess // width] += pair.count
     return counts
-
-
-def wilson(successes: int, total: int) -> Tuple[float, float]:
-    """The 95 % interval of a share, both ends from 0 to 1, for ``total`` above 0.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
-    Unlike the usual plus and minus it holds for small numbers, and near 0 and 100 %.
-    """
-    share, z2 = successes / total, _Z**2 / total
-    middle = (share + z2 / 2) / (1 + z2)
-    reach = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 @dataclass(frozen=True)

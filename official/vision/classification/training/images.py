@@ -1,0 +1,74 @@
+"""The images of a run as batches: to train on, to test on, to take features from."""
+
+from typing import Iterable, Iterator, Optional
+
+import numpy as np
+
+from ..data.augment import TrainTransform
+from ..data.dataset import ImageDataset
+from ..data.loader import Loader, Transform
+from ..data.sampler import BatchIndices, eval_batches, train_batches
+from ..data.splits import TrainingData
+from ..data.transforms import EvalTransform
+from ..distributed.collectives import rank, world_size
+from ..engine.recipe import Recipe
+
+EVAL_BATCH = 100
+
+
+class RunImages:
+    """The data of a run, and this rank's share of it in batches.
+
+    Args:
+        seed: of the run.
+        workers: threads that prepare images.
+    """
+
+    def __init__(self, data: TrainingData, recipe: Recipe, seed: int, workers: int):
+        self.data = data
+        self.recipe = recipe
+        self.seed = seed
+        self.workers = workers
+
+    def class_weights(self) -> Optional[np.ndarray]:
+        """``(C,)`` float32 of mean 1 over the training images; None where all count alike.
+
+        The number of images over C times that of the class, which is scikit-learn's "balanced".
+        """
+        if self.recipe.loss.class_weights is None:
+            return None
+        train = self.data.train
+        counts = np.bincount(train.labels, minlength=len(train.classes))
+        return (len(train) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+    def indices(self, first_step: int, last_step: int) -> Iterator[BatchIndices]:
+        """Which images the steps from ``first_step`` to before ``last_step`` are trained on."""
+        recipe = self.recipe
+        return train_batches(
+            len(self.data.train),
+            recipe.batch_size * recipe.accumulate,
+            self.seed,
+            first_step,
+            last_step,
+            rank(),
+            world_size(),
+            recipe.augment.repeats,
+            self.data.train.labels if recipe.sampling == "balanced" else None,
+        )
+
+    def training(self, first_step: int, last_step: int) -> Loader:
+        """The batches of these steps."""
+        recipe = self.recipe
+        transform = TrainTransform(recipe.train_size, recipe.augment, recipe.preprocess)
+        return self._loader(self.data.train, transform, self.indices(first_step, last_step))
+
+    def testing(self, images: ImageDataset) -> Loader:
+        """All of ``images``, each once over all ranks, prepared as for testing."""
+        batches = eval_batches(len(images), EVAL_BATCH, rank(), world_size())
+        return self._loader(images, EvalTransform(self.recipe.preprocess), batches)
+
+    def _loader(
+        self, images: ImageDataset, transform: Transform, batches: Iterable[BatchIndices]
+    ) -> Loader:
+        order = self.recipe.preprocess.order
+        return Loader(images, transform, order, batches, self.seed, self.workers)
