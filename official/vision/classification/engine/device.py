@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+from typing import get_args
 
 import megengine
 from megengine.core._imperative_rt.common import CompNode
@@ -10,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError
 from ..ops.accelerate import CPU, attach, cpu_ops
+from ..ops.cores import usable_cores
 from .schema import Precision
 
 logger = logging.getLogger(__name__)
@@ -75,11 +77,11 @@ def use_device(device: str) -> None:
 
 
 def cpu_threads() -> int:
-    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core of this process."""
+    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core that may be used."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
-    return len(os.sched_getaffinity(0))
+    return usable_cores()
 
 
 def blas_threads() -> int:
@@ -123,6 +125,9 @@ def prepare(
     Raises:
         UsageError: when ``precision``, or the environment, asks for kernels that are not there.
     """
+    if precision not in get_args(Precision):
+        words = ", ".join(get_args(Precision))
+        raise UsageError(f"precision {precision!r}: expected one of {words}")
     if device != "cpu":
         if precision != "fp32":
             raise UsageError(f"precision {precision} is for CPUs; on a GPU, set amp.enabled")

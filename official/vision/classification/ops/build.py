@@ -115,7 +115,7 @@ def _flags() -> List[str]:
     headers = _file_of(f"onednn-devel-{_ONEDNN[7:]}", "oneapi/dnnl/dnnl.hpp").parents[2]
     folder = _file_of(_ONEDNN, "libdnnl.so.3").parent
     return [
-        *("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared"),
+        *("-O3", "-march=native", "-std=c++17", "-fopenmp-simd", "-fPIC", "-shared"),
         f"-D_GLIBCXX_USE_CXX11_ABI={custom.get_custom_op_abi_tag()}",
         *("-isystem", str(_MEGENGINE / "include"), "-isystem", str(headers)),
         *(f"-L{folder}", "-l:libdnnl.so.3", f"-Wl,-rpath,{folder}"),

@@ -52,6 +52,13 @@ def test_threads_of_the_kernels(monkeypatch):
         assert (device.cpu_threads(), device.blas_threads()) == (threads, max(1, threads - 1))
 
 
+@pytest.mark.parametrize("where", ["cpu", "gpu"])
+@pytest.mark.parametrize("word", ["int4", "fp16", "", "BF16", "float32"])
+def test_a_word_that_is_no_precision(where, word):
+    with pytest.raises(UsageError, match=f"^precision '{word}': expected one of fp32, bf16"):
+        device.prepare(resnet20_cifar(), where, word)
+
+
 def test_networks_for_the_cpu_get_its_kernels(monkeypatch):
     network = resnet20_cifar()
     assert device.prepare(network, "gpu") is network and type(network.ops) is PlainOps

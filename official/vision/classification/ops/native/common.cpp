@@ -1,7 +1,5 @@
 #include "common.h"
 
-#include <omp.h>
-
 #include <stdexcept>
 
 #define QUOTE(text) #text
@@ -9,20 +7,9 @@
 
 namespace resnet {
 
-static int thread_count = omp_get_max_threads();
-
 void require(bool met, const char* expected) {
     if (!met)
         throw std::invalid_argument(expected);
-}
-
-int threads() {
-    return thread_count;
-}
-
-void use_threads() {
-    if (omp_get_max_threads() != thread_count)
-        omp_set_num_threads(thread_count);
 }
 
 void same_dtype(const std::vector<DType>& inputs, const Param&, std::vector<DType>& outputs) {
@@ -62,8 +49,3 @@ custom::CustomOp& define(
 }
 
 }  // namespace resnet
-
-// Threads of every kernel from now on.
-extern "C" void resnet_set_threads(int count) {
-    resnet::thread_count = count;
-}

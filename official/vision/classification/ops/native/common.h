@@ -1,4 +1,4 @@
-// What all kernels share: element types, threads, and the registration of custom operators.
+// What all kernels share: element types and the registration of custom operators.
 //
 // Activations are contiguous arrays of shape (N, H, W, C), "rows" of C channels; T is float or
 // Bfloat16. Sums are taken in float over short runs and in double over those, in a fixed order.
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "megbrain/custom/custom.h"
+#include "pool.h"
 
 namespace resnet {
 
@@ -43,19 +44,6 @@ struct Bfloat16 {
 
 // Throws unless `met`; MegEngine raises a ValueError of it in Python.
 void require(bool met, const char* expected);
-
-int threads();
-// Make `threads()` what OpenMP uses by itself in the calling thread.
-void use_threads();
-
-// Call f(begin, end, thread) for equal parts of [0, count), one to a thread.
-template <typename F>
-void parallel(size_t count, F f) {
-    const int parts = count < 2 ? 1 : threads();
-#pragma omp parallel for num_threads(parts) schedule(static, 1)
-    for (int part = 0; part < parts; ++part)
-        f(count * part / parts, count * (part + 1) / parts, part);
-}
 
 inline bool is_bfloat16(const Tensor& tensor) {
     return tensor.dtype() == custom::DTypeEnum::bfloat16;

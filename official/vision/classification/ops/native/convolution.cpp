@@ -6,6 +6,7 @@
 #include <map>
 #include <unordered_map>
 
+#include "lanes.h"
 #include "onednn.h"
 #include "winograd.h"
 
@@ -21,11 +22,12 @@ enum Kind { FORWARD, BACKWARD_DATA, BACKWARD_FILTER };
 
 struct Problem {
     Kind kind;
-    bool bfloat16, bias, add, relu;
+    bool bfloat16, bias, add;
+    bool relu;  // not oneDNN's, of which the ReLU of NaN is 0
     dims x, y, weight, stride, padding, dilation;
 
     std::vector<int64_t> key() const {
-        std::vector<int64_t> key{kind, bfloat16, bias, add, relu, threads()};
+        std::vector<int64_t> key{kind, bfloat16, bias, add, threads()};
         for (const dims* each : {&x, &y, &weight, &stride, &padding, &dilation})
             key.insert(key.end(), each->begin(), each->end());
         return key;
@@ -63,11 +65,9 @@ Plan make_plan(const Problem& p) {
     dnnl::post_ops after;
     if (p.add)
         after.append_binary(dnnl::algorithm::binary_add, plan.y);
-    if (p.relu)
-        after.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0);
     attributes.set_post_ops(after);
     const auto direct = dnnl::algorithm::convolution_direct;
-    const auto use = p.kind == FORWARD && (p.add || p.relu) ? dnnl::prop_kind::forward_inference
+    const auto use = p.kind == FORWARD && p.add ? dnnl::prop_kind::forward_inference
                                                              : dnnl::prop_kind::forward_training;
     auto forward_bias = p.kind == FORWARD ? plan.bias : memory::desc();
     dnnl::convolution_forward::primitive_desc forward(
@@ -142,11 +142,8 @@ bool run_winograd(const Problem& p, const Operands& o) {
 }
 
 void run(const Problem& problem, const Operands& operands) {
-    if (run_winograd(problem, operands))
-        return;
     static Buffer packed_buffer, scratchpad_buffer;
     dnnl::stream stream(engine());
-    use_threads();  // oneDNN follows OpenMP's setting of the calling thread
     const Plan& plan = plan_of(problem);
     memory plain(plan.plain, engine(), operands.weight);
     const bool packing = plan.packed != plan.plain;
@@ -180,6 +177,15 @@ void run(const Problem& problem, const Operands& operands) {
     if (packing && filter)
         plan.packing.execute(stream, packed, plain);
     stream.wait();
+}
+
+void rectify(Tensor& y) {
+    with_type_of(y, [&](auto* t) {
+        auto* values = data<std::remove_pointer_t<decltype(t)>>(y);
+        each_element(y, [=](size_t i, size_t n) {
+            store(values + i, rectified(load(values + i, n)), n);
+        });
+    });
 }
 
 // ---- what MegEngine calls ----
@@ -235,8 +241,13 @@ void forward(const Tensors& in, const Param& p, Tensors& out) {
     problem.bias = BIAS;
     problem.add = ADD;
     problem.relu = integer(p, "relu");
-    run(problem, {in[0].data(), in[1].data(), BIAS ? in[2].data() : nullptr,
-                  ADD ? in[2 + BIAS].data() : nullptr, out[0].data()});
+    const Operands operands{in[0].data(), in[1].data(), BIAS ? in[2].data() : nullptr,
+                            ADD ? in[2 + BIAS].data() : nullptr, out[0].data()};
+    if (run_winograd(problem, operands))
+        return;
+    run(problem, operands);
+    if (problem.relu)
+        rectify(out[0]);
 }
 
 // dy, weight -> dx (N, height, width, I)
@@ -250,7 +261,9 @@ void data_shape(const Shapes& in, const Param& p, Shapes& out) {
 void backward_data(const Tensors& in, const Param& p, Tensors& out) {
     Problem problem = problem_of(BACKWARD_DATA, out[0].shape(), in[1].shape(), in[0].shape(), p);
     problem.bfloat16 = is_bfloat16(in[0]);
-    run(problem, {out[0].data(), in[1].data(), nullptr, nullptr, in[0].data()});
+    const Operands operands{out[0].data(), in[1].data(), nullptr, nullptr, in[0].data()};
+    if (!run_winograd(problem, operands))
+        run(problem, operands);
 }
 
 // x, dy, weight (for its shape alone) -> dweight[, dbias]
@@ -267,8 +280,10 @@ void backward_filter(const Tensors& in, const Param& p, Tensors& out) {
             problem_of(BACKWARD_FILTER, in[0].shape(), in[2].shape(), in[1].shape(), p);
     problem.bfloat16 = is_bfloat16(in[0]);
     problem.bias = BIAS;
-    run(problem, {in[0].data(), out[0].data(), BIAS ? out[1].data() : nullptr, nullptr,
-                  in[1].data()});
+    const Operands operands{in[0].data(), out[0].data(), BIAS ? out[1].data() : nullptr, nullptr,
+                            in[1].data()};
+    if (!run_winograd(problem, operands))
+        run(problem, operands);
 }
 
 const std::initializer_list<const char*> GEOMETRY = {

@@ -16,11 +16,11 @@ constexpr size_t RUN = 32;  // rows that are summed in float
 template <typename F>
 std::vector<double> sum_rows(size_t row_count, size_t count, F add) {
     const size_t width = padded(count).size();
-    std::vector<std::vector<double>> sums(threads(), std::vector<double>(2 * count, 0.0));
-    parallel(row_count, [&](size_t begin, size_t end, int thread) {
+    std::vector<std::vector<double>> sums(parts_at_most(), std::vector<double>(2 * count, 0.0));
+    parallel(row_count, [&](size_t begin, size_t end, int part) {
         std::vector<float> run(2 * width);
         float *first = run.data(), *second = first + width;
-        double* sum = sums[thread].data();
+        double* sum = sums[part].data();
         for (size_t start = begin; start < end; start += RUN) {
             const size_t stop = std::min(start + RUN, end);
             std::fill(run.begin(), run.end(), 0.f);
@@ -37,9 +37,9 @@ std::vector<double> sum_rows(size_t row_count, size_t count, F add) {
             }
         }
     });
-    for (size_t thread = 1; thread < sums.size(); ++thread)
+    for (size_t part = 1; part < sums.size(); ++part)
         for (size_t index = 0; index < 2 * count; ++index)
-            sums[0][index] += sums[thread][index];
+            sums[0][index] += sums[part][index];
     return sums[0];
 }
 

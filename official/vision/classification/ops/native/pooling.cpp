@@ -51,6 +51,7 @@ void each_pixel(const Window& w, size_t height, size_t width, size_t row, size_t
 }
 
 // The largest of a window's pixels for channels k to k + n, and where it is: the first of equals.
+// NaN is larger than all numbers, so that it is not lost.
 template <typename T>
 struct Pixel {
     const T* values;
@@ -63,7 +64,7 @@ Floats largest(const std::vector<Pixel<T>>& pixels, size_t k, size_t n, Places& 
     where = Places{};
     for (const Pixel<T>& pixel : pixels) {
         const Floats value = load(pixel.values + k, n);
-        const Places larger = value > best;
+        const Places larger = (value > best) | (value != value);
         best = larger ? value : best;
         where = larger ? Places{} + pixel.place : where;
     }

@@ -227,7 +227,6 @@ void multiply(
     };
     static std::map<std::vector<size_t>, Plan> plans;
     static Buffer scratchpad;
-    use_threads();
     const std::vector<size_t> key{
             rows, inner, columns, transposed, accumulate, size_t(threads())};
     auto found = plans.find(key);
