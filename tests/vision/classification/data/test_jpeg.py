@@ -362,6 +362,7 @@ def test_what_no_decoder_may_see_is_named(decoder, tmp_path, spoil, reason, monk
 
 def test_damage_that_a_crop_meets_is_named(decoder, tmp_path, caplog):
     """The whole image is decoded then, by the decoder that says what is left of it."""
+    pytest.importorskip("simplejpeg")
     data = bytearray(encoded(picture((75, 93))))
     middle = (data.index(b"\xff\xda") + len(data)) // 2
     data[middle : middle + 2] = b"\xff\xd9"  # an end before the end
