@@ -22,6 +22,11 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from official import startup  # noqa: E402
+
+if __name__ == "__main__":
+    startup.prepare()
+
 from official.vision.classification.engine import flags  # noqa: E402
 from official.vision.classification.engine.files import check_target, write_atomically  # noqa: E402
 from official.vision.classification.text import printable  # noqa: E402
@@ -310,13 +315,13 @@ def probe_training(device: str, precision: str) -> Dict[str, Any]:
 
     changes = {"batch_size": 32, "arch": "resnet20_cifar", "amp.enabled": precision == "amp"}
     recipe = override(load_recipe("default"), changes)
-    train_step = TrainingStep(_seeded("resnet20_cifar", device), recipe, 0, device)
+    update = TrainingStep(_seeded("resnet20_cifar", device), recipe, 0, device)
     rng, losses = np.random.default_rng(2), []
     for step in range(STEPS):
         labels = rng.integers(0, 10, 32).astype(np.int32)
         images = rng.integers(0, 100, (32, 3, 32, 32)) + 15 * labels[:, None, None, None]
         batch = Batch(images.astype(np.uint8), labels, np.arange(32))
-        losses.append(float(train_step(batch, step, 0.01).numpy()[0]))
+        losses.append(float(update(batch, step, 0.01).numpy()[0]))
     return {"losses": losses}
 
 

@@ -29,6 +29,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from official import startup  # noqa: E402
+
+if __name__ == "__main__":
+    startup.prepare()
+
 from official.vision.classification.data.dataset import ImageDataset  # noqa: E402
 from official.vision.classification.data.folder import load_split  # noqa: E402
 from official.vision.classification.data.image import EXTENSIONS, decode_image  # noqa: E402
