@@ -16,11 +16,11 @@ import numpy as np
 from ...errors import DataError
 from ...readers.tar_file import is_tar, members
 from ...readers.text_file import read_lines
-from ..dataset import ImageDataset, some
+from ..dataset import ImageDataset, some, split_name
 from ..image import EXTENSIONS, decode_image
 from . import cifar_archive, imagenet, parquet
 from .entries import Entries, look_into
-from .layout import Image, Layout, expand, of_folders, of_samples, split_of
+from .layout import Image, Layout, of_folders, of_samples
 
 _SUFFIXES = (".tar", ".zip", ".parquet")
 _OFFICIAL = "ILSVRC2012_img_"
@@ -98,7 +98,6 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
     Raises:
         DataError: when an archive is damaged, or holds no such split, or an image has no class.
     """
-    splits = expand(splits)
     files, split = [path], ""
     if path.is_dir():
         found = _archives(path)
@@ -114,12 +113,23 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
         return parquet.load(files, split, splits, _class_list(root))
     entries = look_into(files)
     layout = _layout(entries)
-    images, name = _of_split(layout, path, split, splits)
-    _check_roots(layout, name, path)
+    images, inside = _of_split(layout, path, split, splits)
+    _check_roots(layout, inside, path)
+    name = split or inside
     images = _with_labels(images, entries, root, path)
+    classes, position = _classes(images, root, any(entries.texts))
     if not any(entries.texts):
-        images.sort(key=lambda image: (image.label, image.name.rpartition("/")[2], image.name))
-    return _dataset(path, images, entries, root, tuple(layout.unused))
+        images.sort(key=lambda each: (position[str(each.label)], each.name.rpartition("/")[2]))
+    positions = np.array([image.place for image in images], np.int64)
+    return ArchivedImages(
+        path / name if name else path,
+        classes,
+        _Places(entries, positions),  # type: ignore[arg-type]
+        np.array([position[str(image.label)] for image in images], np.int32),
+        entries,
+        positions,
+        tuple(layout.unused),
+    )
 
 
 def _layout(entries: Entries) -> Layout:
@@ -190,47 +200,29 @@ def _solution(entries: Entries) -> Optional[imagenet.Truth]:
     return None
 
 
-def _dataset(
-    path: Path, images: Sequence[Image], entries: Entries, root: Path, unused: Tuple[str, ...]
-) -> ArchivedImages:
-    position = class_positions([str(image.label) for image in images])
-    labels = [position[str(image.label)] for image in images]
-    positions = np.array([image.place for image in images], np.int64)
-    classes = class_names(position, _class_list(root))
-    return ArchivedImages(
-        path,
-        classes,
-        _Places(entries, positions),  # type: ignore[arg-type]
-        np.array(labels, np.int32),
-        entries,
-        positions,
-        unused,
-    )
+def _classes(
+    images: Sequence[Image], root: Path, are_indices: bool
+) -> Tuple[Tuple[str, ...], Dict[str, int]]:
+    """The names of the classes, and the index of each label.
 
-
-def class_positions(labels: Sequence[str]) -> Dict[str, int]:
-    """The index of each class: numbers are indices already, names are sorted."""
-    names = set(labels)
-    if all(name.isdecimal() and len(name) < 6 for name in names):
-        return {name: int(name) for name in names}
-    return {name: index for index, name in enumerate(sorted(names))}
-
-
-def class_names(position: Dict[str, int], listed: Sequence[str]) -> Tuple[str, ...]:
-    """The names of all classes, from a list of them where labels are numbers.
+    Folders are sorted as ``load_folder`` does. Labels of samples that are numbers are indices
+    already, and the list beside the archives names them.
 
     Raises:
         DataError: when the list has fewer than there are.
     """
-    ordered = sorted(position, key=position.__getitem__)
-    if not all(name == str(position[name]) for name in ordered):
-        return tuple(ordered)
-    count = 1 + max(position.values())
-    if not listed:
-        return tuple(map(str, range(count)))
-    if len(listed) < count:
-        raise DataError(f"a label is {count - 1}, but the list of classes has {len(listed)} lines")
-    return tuple(listed)
+    labels = sorted({str(image.label) for image in images})
+    if are_indices and all(label.isdecimal() and len(label) < 6 for label in labels):
+        position = {label: int(label) for label in labels}
+        count, listed = 1 + max(position.values()), _class_list(root)
+        if listed and len(listed) < count:
+            raise DataError(
+                f"{root}: a label is {count - 1}, but the list of classes has {len(listed)} lines"
+            )
+        return tuple(listed or map(str, range(count))), position
+    if set(labels) == set(map(str, range(len(labels)))):
+        labels.sort(key=int)
+    return tuple(labels), {label: index for index, label in enumerate(labels)}
 
 
 def _class_list(root: Path) -> List[str]:
@@ -269,7 +261,7 @@ def _split_of_file(name: str) -> str:
     if not lower.endswith((*_SUFFIXES, ".tar.gz", ".tgz")) or lower[0] == ".":
         return ""
     words = re.split("[^a-z]+", lower)
-    return next((split_of(word) for word in words if split_of(word)), "")
+    return next((split_name(word) for word in words if split_name(word)), "")
 
 
 def _refuse_mixtures(files: Sequence[Path]) -> None:

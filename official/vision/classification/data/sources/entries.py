@@ -23,10 +23,10 @@ from megengine.hub.hub import _get_megengine_home
 
 from ...errors import DataError
 from ...readers.tar_file import is_tar, members
+from ..image import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 
-MAX_BYTES = 1 << 28  # of one image, as it is stored and unpacked
 _VERSION = 1
 _COLUMNS = ("shard", "offset", "size", "packed")
 _LONG = 1 << 33  # bytes of archives that are worth a word before they are looked at

@@ -1,19 +1,13 @@
 """What the names of files in an archive say: which of them are images, of which split and class."""
 
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from ..dataset import split_name
 from . import imagenet
 from .entries import Entries
 
-# What the parts of a data set are called; the first of each is the name used here.
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 _Key = Tuple[int, str]
-_SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 
 class Image(NamedTuple):
@@ -33,16 +27,6 @@ class Layout:
     unused: List[str] = field(default_factory=list)  # neither images nor their labels
 
 
-def split_of(name: str) -> str:
-    """The split that a folder is named after, "" for none."""
-    return _SPLIT_OF.get(name.lower(), "")
-
-
-def expand(splits: Iterable[str]) -> Tuple[str, ...]:
-    """The names used here for ``splits``, in their order."""
-    return tuple(dict.fromkeys(_SPLIT_OF.get(name, name) for name in splits))
-
-
 def of_folders(names: Sequence[str], extensions: Tuple[str, ...]) -> Layout:
     """Images in a folder per class: ``train/<class>/<image>``, or ``<class>/<image>``.
 
@@ -60,10 +44,10 @@ def of_folders(names: Sequence[str], extensions: Tuple[str, ...]) -> Layout:
             continue
         folders = [part[:-4] if part.lower().endswith(".tar") else part for part in parts[:-1]]
         split, label = "", None
-        if len(folders) > 1 and split_of(folders[-2]):
-            label, split = folders.pop(), split_of(folders.pop())
-        elif folders and split_of(folders[-1]):
-            split = split_of(folders.pop())
+        if len(folders) > 1 and split_name(folders[-2]):
+            label, split = folders.pop(), split_name(folders.pop())
+        elif folders and split_name(folders[-1]):
+            split = split_name(folders.pop())
         elif folders:
             label = folders.pop()
         layout.images.setdefault(split, []).append(Image(index, name, label))
