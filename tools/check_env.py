@@ -196,6 +196,7 @@ def check_project(findings: Findings) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     findings.facts["GPUs"] = "; ".join(found["gpus"]) or "none that MegEngine can use"
     findings.facts["CPU kernels"] = found["kernels"]
+    findings.facts["JPEG decoding"] = found["jpeg"]
     for remark in found["remarks"]:
         findings.warnings.append(remark + way_out(remark))
     if found["difference"] > TOLERANCE:
@@ -274,6 +275,7 @@ def probe_project() -> Dict[str, Any]:
     import numpy as np
     from megengine.hub.hub import _get_megengine_home
 
+    from official.vision.classification.data.jpeg import part_decoder
     from official.vision.classification.engine.device import count_gpus, prepare, use_device
     from official.vision.classification.ops.accelerate import detach
     from official.vision.classification.resnet.cifar import resnet20_cifar
@@ -287,12 +289,14 @@ def probe_project() -> Dict[str, Any]:
     model = prepare(resnet20_cifar(), "cpu")
     model.eval()
     kernels = model.ops.name
+    parts = part_decoder()
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), np.float32)
     ours = model(megengine.Tensor(images)).numpy()
     stock = detach(model)(megengine.Tensor(images)).numpy()
     return {
         "gpus": gpus,
         "kernels": kernels,
+        "jpeg": f"parts by {parts.library}" if parts else "whole images",
         "remarks": remarks,
         "difference": float(np.abs(ours - stock).max() / np.abs(stock).max()),
         "cache": _get_megengine_home(),

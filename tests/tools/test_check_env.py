@@ -141,7 +141,14 @@ def test_hanging_is_an_answer(check_env, monkeypatch):
 
 def answering(**changes):
     """What the probe says, with ``changes``."""
-    found = {"gpus": [], "kernels": "some", "remarks": [], "difference": 1e-7, "cache": "/"}
+    found = {
+        "gpus": [],
+        "kernels": "some",
+        "jpeg": "whole images",
+        "remarks": [],
+        "difference": 1e-7,
+        "cache": "/",
+    }
     text = json.dumps({**found, **changes})
     return lambda words: subprocess.CompletedProcess(words, 0, f"noise\n{text}\n", "")
 
