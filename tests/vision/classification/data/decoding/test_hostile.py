@@ -266,7 +266,7 @@ def test_changed_bytes_never_give_anything_but_an_image_or_our_error(tmp_path, c
     path = tmp_path / "image.jpg"
     end = time.monotonic() + FUZZ_SECONDS
     tried = refused = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or tried <= 20:  # a busy machine takes its time
         data = bytearray(samples[int(rng.integers(len(samples)))])
         for _ in range(int(rng.integers(1, 6))):
             span = len(data) if rng.random() < 0.5 else min(len(data), 200)
