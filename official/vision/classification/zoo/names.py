@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Collection, Dict, Mapping, Tuple
 
+import numpy as np
+
 from ..errors import WeightsError
 from ..readers.pickle_data import shown
 
@@ -139,10 +141,15 @@ def translate(tensors: Mapping[str, Any]) -> Translation:
             raise WeightsError(f"{both} are the same tensor, {shown(ours)}")
         sources[ours] = source
     found = {ours: tensors[source] for ours, source in sources.items()}
-    head = found.get("fc.weight")
-    if name == "timm_v2" and head is not None and head.shape[2:] == (1, 1):
-        found["fc.weight"] = head.reshape(head.shape[:2])  # timm has a 1x1 convolution there
     return Translation(name, found, sources, tuple(dropped))
+
+
+def in_our_shapes(scheme: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Translated tensors in the shapes that they have here: timm's v2 ends in a convolution."""
+    head = tensors.get("fc.weight")
+    if scheme == "timm_v2" and head is not None and head.shape[2:] == (1, 1):
+        return {**tensors, "fc.weight": head.reshape(head.shape[:2])}
+    return tensors
 
 
 def _without_wrapper(names: Collection[str]) -> Dict[str, str]:

@@ -307,6 +307,8 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         if weights.remark:
             logger.warning("%s: %s", path, weights.remark)
         _say_assumptions(known)
+        if row is not None and row.licence_notice is not None:
+            logger.warning("%s", row.licence_notice)
     return Source(known, weights, row, "flag" if wanted else "file" if weights.arch else "assumed")
 
 

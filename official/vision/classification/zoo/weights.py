@@ -13,7 +13,7 @@ from ..readers import Contents, Fault, StoredTensor, open_weights, state_dict
 from ..readers.foreign import Foreign
 from ..readers.pickle_data import shown
 from .entries import find
-from .names import translate
+from .names import in_our_shapes, translate
 from .said import classes_of
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
@@ -118,6 +118,7 @@ def _foreign(path: Path, contents: Contents, average: bool, entry: Optional[str]
         flag = "--average" if average else f"--entry {entry}"
         raise UsageError(f"{path}: {flag}: nothing in it is named as the tensors of a network")
     tensors = contents.arrays(_stored(contents, translation.tensors))
+    tensors = in_our_shapes(translation.scheme, tensors)
     weights = Weights(
         path,
         tensors,

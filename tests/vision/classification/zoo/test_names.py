@@ -5,7 +5,7 @@ import pytest
 
 from official.vision.classification.errors import WeightsError
 from official.vision.classification.zoo import Weights, fill, get_model
-from official.vision.classification.zoo.names import translate
+from official.vision.classification.zoo.names import in_our_shapes, translate
 
 BN = ("weight", "bias", "running_mean", "running_var")
 D_MARK = "backbone.layer2.0.downsample.2.weight"  # that of a ResNet-D
@@ -87,7 +87,7 @@ def test_timms_v2(names):
 def test_timms_v2_has_a_convolution_for_a_classifier():
     given = tensors(TIMM_V2)
     given["head.fc.weight"] = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)
-    found = translate(given).tensors["fc.weight"]
+    found = in_our_shapes("timm_v2", translate(given).tensors)["fc.weight"]
     assert np.array_equal(found, np.arange(12).reshape(3, 4))
 
 

@@ -10,7 +10,7 @@ from official.vision.classification.readers import read_weights
 from official.vision.classification.resnet.model import Bottleneck, ResNet
 from official.vision.classification.zoo import ARCHS, Weights, fill
 from official.vision.classification.zoo.models import get_model
-from official.vision.classification.zoo.names import translate
+from official.vision.classification.zoo.names import in_our_shapes, translate
 from tests.oracles import files, fixtures, seeded
 
 # Of the largest logit. Float32 itself costs up to 1e-6 of it, and a BN's epsilon of zero in place
@@ -51,7 +51,7 @@ def fill_from(name, fixture):
     assert translation.scheme == scheme_of(name)
     assert all(dropped.endswith(seeded.COUNTER) for dropped in translation.dropped)
     model = build(name, fixture)
-    fill(model, Weights(Path(name), translation.tensors))
+    fill(model, Weights(Path(name), in_our_shapes(translation.scheme, translation.tensors)))
     model.eval()
     return model
 

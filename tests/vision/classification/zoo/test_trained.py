@@ -293,3 +293,12 @@ def test_the_best_is_meant_by_a_word():
         assert f"{name}.fb_wsl_ig1b_ft_in1k" in str(caught.value)
     with pytest.raises(UsageError, match="no published weights for resnet32_cifar"):
         get_model("resnet32_cifar", pretrained="best")
+
+
+def test_a_licence_is_said_for_a_file_of_its_own_too(row, bare, caplog, monkeypatch):
+    """Whose row is named: what a file holds is not known otherwise."""
+    monkeypatch.setitem(rows.BY_NAME, row.name, replace(row, licence="CC-BY-NC-4.0"))
+    open_network(NetworkConfig(row.name, str(bare)))
+    assert caplog.messages == [
+        "resnet20_row: the licence of these weights, CC-BY-NC-4.0, forbids commercial use"
+    ]

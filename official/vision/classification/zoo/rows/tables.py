@@ -4,6 +4,7 @@ There are too many rows to be written as calls: ``published_weights.txt`` has a 
 ``published_results.txt`` one per file and size of its images. Columns are separated by blanks.
 """
 
+import re
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -15,6 +16,10 @@ _HALF = (127.5, 127.5, 127.5)
 # Mean and standard deviation.
 _VALUES = {"imagenet": (IMAGENET_RGB_MEAN, IMAGENET_RGB_STD), "half": (_HALF, _HALF)}
 OTHERS = ("real", "v2", "a", "r", "sketch")
+
+# Those whose training their publisher states, and a recipe can: what the others' lack is said in
+# docs/recipes.md.
+_HAS_RECIPE = re.compile(r"resnet\d+\.tv_in1k")
 
 # What a name's tag, the part behind the dot, begins with -> who trained the weights, and how.
 _NOTES = {
@@ -64,6 +69,7 @@ def _row(line: Dict[str, str], results: List[Dict[str, str]]) -> Row:
         licence=line["licence"],
         source=line["publisher"],
         preprocess=first.preprocess,
+        recipe=line["name"] if _HAS_RECIPE.fullmatch(line["name"]) else None,
         note=note,
         others=first.others,
         more=tuple(more),
