@@ -26,6 +26,7 @@ from .classes import (
 )
 from .download import fetch
 from .fill import fill, fitting_tensors
+from .fits import network_of
 from .models import ARCHS, arch_of, image_size
 from .rows import BY_NAME, Row, default_row
 from .weights import Weights, load_weights
@@ -267,7 +268,8 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         raise UsageError(
             f"{path}: weights of {weights.arch}, not of --arch {config.arch}; leave that out"
         )
-    arch = wanted or weights.arch or DEFAULT_ARCH
+    told = weights.arch or (None if wanted else network_of(weights))
+    arch = wanted or told or DEFAULT_ARCH
     if arch not in ARCHS:
         raise UsageError(f"{path}: weights of {arch}, which this version does not know")
     count = weights.num_classes or config.num_classes
@@ -288,7 +290,7 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         if weights.remark:
             logger.warning("%s: %s", path, weights.remark)
         _say_assumptions(known)
-    return Source(known, weights, row, "flag" if wanted else "file" if weights.arch else "assumed")
+    return Source(known, weights, row, "flag" if wanted else "file" if told else "assumed")
 
 
 def _preprocess(weights: Weights, row: Optional[Row], arch: str) -> Tuple[Preprocess, str]:
