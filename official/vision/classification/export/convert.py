@@ -111,7 +111,13 @@ def _packed(network: Network, tensors: Dict[str, np.ndarray], suffix: str) -> by
         "classes": list(network.classes or ()),
         "preprocess": network.preprocess.to_dict(),
     }
-    return save(tensors, metadata={DESCRIPTION: json.dumps(description, sort_keys=True)})
+    stored = {name: _as_elsewhere(value) for name, value in tensors.items()}
+    return save(stored, metadata={DESCRIPTION: json.dumps(description, sort_keys=True)})
+
+
+def _as_elsewhere(value: np.ndarray) -> np.ndarray:
+    """A grouped convolution's weight as other frameworks have it: (out, in / groups, k, k)."""
+    return value.reshape(-1, *value.shape[2:]) if value.ndim == 5 else value
 
 
 def _report(
@@ -149,7 +155,7 @@ def _verify(out: Path, config: ConvertConfig, console: Console) -> int:
     console.start_bar("verify", len(expected), unit="tensor")
     for name, value in expected.items():
         stored = value.astype(np.float16) if config.half else value
-        if name not in found or not np.array_equal(found[name], stored):
+        if name not in found or not np.array_equal(found[name].ravel(), stored.ravel()):
             raise WeightsError(f"{out}: {name} is not what the source has; delete the file")
         if not np.array_equal(source.tensors[name].ravel(), value.ravel()):
             raise WeightsError(f"{source.path}: {name} did not reach the network unchanged")

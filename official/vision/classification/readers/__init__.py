@@ -8,11 +8,10 @@ is its own, and ``read(data, path)``, which returns ``Contents``. A new format i
 line in ``_READERS``.
 """
 
-import codecs
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, Union
+from typing import Dict, Optional, Union
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ..errors import WeightsError
 from . import megengine_pickle, mindspore_ckpt, safetensors_file, torch_legacy, torch_zip
 from .contents import Contents, Fault, StoredTensor
 from .foreign import Foreign
+from .kinds import kind_of
 from .pickle_data import shown as shown_name
 
 MAX_BYTES = 4 << 30  # eight times Wide ResNet-101-2, the largest network here
@@ -34,17 +34,6 @@ _READERS = {
     "mindspore": mindspore_ckpt,
 }
 
-# What is not a weight file yet: how it starts, what to call it, and the way out.
-_WRAPPED = (
-    (b"\x1f\x8b", "compressed with gzip", "Unpack it with gunzip"),
-    (b"\xfd7zXZ\x00", "compressed with xz", "Unpack it with unxz"),
-    (b"BZh", "compressed with bzip2", "Unpack it with bunzip2"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it with unzstd"),
-    *(
-        (start, "an encrypted MindSpore file", "Save it anew without a key")
-        for start in mindspore_ckpt.ENCRYPTED
-    ),
-)
 # Where the state dict lies when it is not the value itself, the first that is there: as
 # MMPreTrain and timm write it, torchvision, PyTorch's tutorials, and timm's moving average.
 STATE_DICT_ENTRIES = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
@@ -93,6 +82,10 @@ def state_dict(contents: Contents) -> Dict[str, StoredTensor]:
         WeightsError: naming an entry that is no tensor.
     """
     value = contents.value
+    whole = _whole_network(value)
+    if whole:
+        fault = f"{whole.fault}, but a whole network, which only its own code can read"
+        raise contents.refuse(Fault(fault, intact=True))
     if isinstance(value, dict):
         entries = [value.get(name) for name in STATE_DICT_ENTRIES]
         value = next((entry for entry in entries if isinstance(entry, dict)), value)
@@ -105,6 +98,15 @@ def state_dict(contents: Contents) -> Dict[str, StoredTensor]:
             fault = f"its entry {shown_name(str(name))} is {_kind(entry)}; expected a tensor"
             raise contents.refuse(Fault(fault, intact=not getattr(entry, "damaged", False)))
     return value
+
+
+def _whole_network(value: object) -> Optional[Foreign]:
+    """A network that was pickled with its class, if that is what a file has for weights."""
+    values = [value, *value.values()] if isinstance(value, dict) else [value]
+    for entry in values:
+        if isinstance(entry, Foreign) and entry.state and "_modules" in entry.state:
+            return entry
+    return None
 
 
 def _kind(value: object) -> str:
@@ -144,23 +146,8 @@ def _format_of(head: bytes, shown: str) -> str:
     for name, reader in _READERS.items():
         if reader.matches(head):
             return name
-    for start, found, way_out in _WRAPPED:
-        if head.startswith(start):
-            raise WeightsError(f"{shown}: is {found}; {_EXPECTED}. {way_out}.")
-    raise WeightsError(f"{shown}: is {_described(head)}; {_EXPECTED}. Download it again.")
-
-
-def _described(head: bytes) -> str:
-    """What an unknown file seems to be, for the message: a failed download is often a page."""
-    html = b"<html" in head.lower() or b"<!doctype html" in head.lower()
-    try:
-        # Incremental, for the last character may be cut in two.
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head).strip()
-    except UnicodeDecodeError:
-        text = ""
-    if text and "".join(text.split()).isprintable():
-        start = text.splitlines()[0][:60]
-        return f"{'an HTML page' if html else 'text'} that starts with {start!r}"
-    if html:
-        return "an HTML page"
-    return f"of an unknown format (its first bytes are {head[:8].hex(' ')})"
+    if head.startswith(mindspore_ckpt.ENCRYPTED):
+        found, way_out = "an encrypted MindSpore file", "Save it anew without a key"
+    else:
+        found, way_out = kind_of(head)
+    raise WeightsError(f"{shown}: is {found}; {_EXPECTED}. {way_out}.")

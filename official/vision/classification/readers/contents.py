@@ -102,6 +102,8 @@ class Contents:
             made = {place: _finished(tensor.to_numpy()) for place, tensor in unique.items()}
         except Fault as fault:
             raise self.refuse(fault) from fault
+        except ValueError as error:  # an empty array of sizes that float32 cannot have
+            raise self.refuse(Fault(f"a tensor cannot be had: {error}")) from error
         return {name: made[tensor.place] for name, tensor in tensors.items()}
 
 

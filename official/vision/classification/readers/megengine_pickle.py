@@ -23,6 +23,7 @@ from .lenient_pickle import Spoilable, load_leniently
 from .pickle_data import Inert, PickleDataError, shown
 from .stored_numbers import ITEM_BYTES, MAX_DIMS, decoded, numpy_can_hold, stored_dtype
 
+_PADDLE = "StructuredToParameterName@@"  # in every .pdparams
 _SIZES = {code: size for code, size in ITEM_BYTES.items() if code != "bf16"}
 
 _NDARRAY = Inert("numpy.ndarray")
@@ -238,8 +239,10 @@ def read(data: bytes, path: str) -> Contents:
         value, end = load_leniently(data, _NAMES)
         if end != len(data):
             raise PickleDataError(f"{len(data) - end:,} bytes follow its end")
-    except PickleDataError as error:
-        raise refuse(error) from error
+        if isinstance(value, dict) and _PADDLE in value:
+            raise Fault("it is a file of Paddle, whose layers store other shapes", intact=True)
+    except Fault as fault:
+        raise refuse(fault) from fault
     return Contents(value, refuse, len(data))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import WeightsError
 from .contents import Contents, Fault, View
 from .pickle_data import shown
-from .stored_numbers import MAX_DIMS, decoded, stored_dtype
+from .stored_numbers import MAX_DIMS, decoded, numpy_can_hold, stored_dtype
 
 # A header takes about 100 bytes for each tensor. The library's own limit, 100 MB, would allow a
 # million, and parsing JSON takes ten times its size.
@@ -86,4 +86,6 @@ def _array(name: str, dtype: str, shape: List[int], data: bytes) -> np.ndarray:
     if dtype not in _CODES:
         raise ValueError(f"tensor {shown(name)} is of type {dtype}, which numpy does not have")
     code = _CODES[dtype]
+    if not numpy_can_hold(tuple(shape), code):
+        raise ValueError(f"tensor {shown(name)} has shape {tuple(shape)}, which is too large")
     return decoded(np.frombuffer(data, stored_dtype(code)).reshape(shape), code)

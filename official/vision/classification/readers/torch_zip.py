@@ -16,6 +16,12 @@ from .torch_pickle import NAMES, Storage, checked_storage
 from .zip_archive import Archive, ArchiveError
 
 _ORDERS = {b"little": "<", b"big": ">"}
+# By a member's name: what else is a zip archive.
+_OTHERS = {
+    ".weights.h5": "a network of Keras",
+    ".npy": "an archive of NumPy (.npz)",
+    "saved_model.pb": "a SavedModel of TensorFlow",
+}
 MAX_KEY_DIGITS = 20  # PyTorch 1.6 used addresses, later versions count
 
 
@@ -48,6 +54,9 @@ def _root(archive: Archive) -> str:
     names = archive.names
     roots = [name.split("/")[0] for name in names if name.split("/")[1:] == ["data.pkl"]]
     if not roots:
+        for end, found in _OTHERS.items():
+            if any(name.endswith(end) for name in names):
+                raise ArchiveError(f"it is {found}, a zip archive without a data.pkl", intact=True)
         first = f"its first member is {shown(names[0])}" if names else "it is empty"
         raise ArchiveError(f"it is a zip archive without a data.pkl; {first}")
     if len(roots) > 1:

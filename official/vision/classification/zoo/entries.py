@@ -24,6 +24,7 @@ Path = Tuple[str, ...]
 
 MAX_DEPTH = 32  # of dicts within each other; a checkpoint of Lightning is 3 deep
 MAX_DICTS = 100_000
+_MAX_LISTED = 16  # of a list that may hold dicts
 _MAX_TOLD = 5
 
 # What torch and its companions put around modules, anywhere in a name.
@@ -33,6 +34,7 @@ _WRAPPERS = re.compile(
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|average_model|shadow)([._]|$)", re.IGNORECASE)
 # Networks that follow another one slowly: in self-supervised learning.
 _FOLLOWERS = re.compile(r"(^|[._])(encoder_k|momentum_\w+|target_\w+|teacher)([._]|$)")
+_MMCV = "ema_"
 _PREFERRED = ("state_dict", "model", "model_state_dict")
 
 
@@ -45,6 +47,7 @@ class Entry:
         prefix: what all its names begin with.
         tensors: its own, by their names without the prefix.
         sources: the same names -> those in their dict.
+        beside: names and tensors of the same dict that are of no network.
         averaged: whether it is a running mean of another one.
         swapped: the mean lies where the weights are expected, and is what its project tests.
     """
@@ -53,6 +56,7 @@ class Entry:
     prefix: str
     tensors: Dict[str, object]
     sources: Dict[str, str]
+    beside: Dict[str, object]
     averaged: bool
     swapped: bool = False
 
@@ -109,8 +113,8 @@ def dicts(value: object) -> Iterator[Tuple[Path, Dict[object, object]]]:
     for path, found in _growing(waiting):
         if isinstance(found, Foreign):
             found = found.items if found.items is not None else found.state
-        if isinstance(found, (list, tuple)) and len(path) == 0:  # (model's, optimizer's)
-            found = dict(enumerate(found[:16]))
+        if isinstance(found, (list, tuple)):  # [the optimizer's state]
+            found = dict(enumerate(found[:_MAX_LISTED]))
         if not isinstance(found, dict) or id(found) in seen or len(seen) >= MAX_DICTS:
             continue
         seen.add(id(found))
@@ -120,6 +124,7 @@ def dicts(value: object) -> Iterator[Tuple[Path, Dict[object, object]]]:
                 ((*path, str(key)), child)
                 for key, child in found.items()
                 if isinstance(child, (dict, Foreign))
+                or (isinstance(child, (list, tuple)) and len(child) <= _MAX_LISTED)
             ]
 
 
@@ -166,7 +171,7 @@ def _chosen(entries: List[Entry], average: bool, wanted: Optional[str]) -> Entry
 def _rank(entry: Entry, average: bool) -> Tuple[bool, bool, bool, int]:
     first = entry.path[0] if entry.path else ""
     place = _PREFERRED.index(first) if first in _PREFERRED else len(_PREFERRED)
-    mean = entry.averaged and not (average or entry.swapped)
+    mean = entry.averaged != (average or entry.swapped)
     return not entry.complete, mean, _follows(entry), place
 
 
@@ -181,9 +186,23 @@ def networks(value: object) -> List[Entry]:
         for path, values in dicts(value)
         for entry in _in_one_dict(path, {k: v for k, v in values.items() if isinstance(k, str)})
     ]
+    if not found:
+        found = _in_one_dict((), _flattened(value))
     if any(entry.path == ("ema_state_dict",) for entry in found) and _of_mmengine(value):
-        found = [_swapped(entry) for entry in found]
+        found = [_swapped(entry, entry.path == ("state_dict",)) for entry in found]
+    if any(entry.prefix == f"{_MMCV}." for entry in found):
+        found = [_swapped(entry, entry.prefix == "") for entry in found]
     return found
+
+
+def _flattened(value: object) -> Dict[str, object]:
+    """Every tensor of a tree of dicts by its path, as in one state dict."""
+    return {
+        ".".join((*path, str(key))): entry
+        for path, values in dicts(value)
+        for key, entry in values.items()
+        if isinstance(entry, StoredTensor)
+    }
 
 
 def _of_mmengine(value: object) -> bool:
@@ -194,11 +213,9 @@ def _of_mmengine(value: object) -> bool:
     return "message_hub" in value or "mmengine" in keys
 
 
-def _swapped(entry: Entry) -> Entry:
-    """MMEngine's EMAHook puts the mean where the weights were, and these under the mean's key."""
-    if entry.path not in (("state_dict",), ("ema_state_dict",)):
-        return entry
-    return replace(entry, averaged=entry.path == ("state_dict",), swapped=True)
+def _swapped(entry: Entry, averaged: bool) -> Entry:
+    """The EMAHooks of MMEngine and MMCV save the mean as the weights, and these beside it."""
+    return replace(entry, averaged=averaged, swapped=True)
 
 
 def _in_one_dict(path: Path, values: Dict[str, object]) -> List[Entry]:
@@ -206,9 +223,14 @@ def _in_one_dict(path: Path, values: Dict[str, object]) -> List[Entry]:
         name: entry for name, entry in values.items() if isinstance(entry, (StoredTensor, Foreign))
     }
     bare = {name: _WRAPPERS.sub("", name) for name in tensors}
+    flat = {name.replace(".", "_"): name for name in tensors}
+    for name in tensors:  # MMCV's EMAHook: ema_backbone_conv1_weight beside backbone.conv1.weight
+        if name.startswith(_MMCV) and name[len(_MMCV) :] in flat:
+            bare[name] = f"{_MMCV}.{flat[name[len(_MMCV) :]]}"
     matches = [match for match in map(ANCHOR.match, bare.values()) if match is not None]
     prefixes = list(dict.fromkeys(match.group(1) for match in matches))
-    return [_under(path, prefix, prefixes, tensors, bare) for prefix in prefixes]
+    beside = {n: tensors[n] for n, plain in bare.items() if not plain.startswith(tuple(prefixes))}
+    return [_under(path, prefix, prefixes, tensors, bare, beside) for prefix in prefixes]
 
 
 def _under(
@@ -217,6 +239,7 @@ def _under(
     prefixes: List[str],
     tensors: Dict[str, object],
     bare: Dict[str, str],
+    beside: Dict[str, object],
 ) -> Entry:
     """What the names under ``prefix`` make; those under a longer prefix are another network's."""
     longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
@@ -232,7 +255,7 @@ def _under(
         found[rest] = tensors[name]
         sources[rest] = name
     averaged = any(map(_AVERAGE.search, (*path, prefix)))
-    return Entry(path, prefix, found, sources, averaged)
+    return Entry(path, prefix, found, sources, beside, averaged)
 
 
 def _beside(value: object, chosen: Entry, entries: List[Entry]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import megengine.module as M
 import numpy as np
 
 from ..errors import WeightsError
-from ..readers.pickle_data import shown
+from .fits import misfits, network_of, some
 from .weights import CLASSIFIER, Weights
 
 logger = logging.getLogger(__name__)
@@ -50,30 +50,25 @@ def fitting_tensors(
     tensors = dict(weights.tensors)
     if new_head and _other_classes(expected, tensors):
         tensors.update({key: own[key].numpy() for key in CLASSIFIER})
-    misfits = _misfits(expected, tensors)
-    problems = misfits + _unusable(expected, tensors)
-    if misfits:
-        problems.append("is it of another network?")
+    if not new_head and "fc.weight" in expected and not {*CLASSIFIER} & {*tensors}:
+        body = {key: shape for key, shape in expected.items() if key not in CLASSIFIER}
+        if not misfits(body, tensors):
+            raise WeightsError(
+                f"{weights.path}: has no classifier"
+                + (f" but another head ({weights.head})" if weights.head else "")
+                + ", which is needed here; it is a start for training with --pretrained"
+            )
+    missing = misfits(expected, tensors)
+    problems = missing + _unusable(expected, tensors)
+    if missing:
+        known = network_of(weights)
+        problems.append(f"it fits {known}" if known else "is it of another network?")
     if problems:
         raise WeightsError(f"{weights.path}: does not fit {name}: {'; '.join(problems)}")
     return {
         key: np.ascontiguousarray(tensors[key], np.float32).reshape(shape)
         for key, shape in expected.items()
     }
-
-
-def _misfits(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> List[str]:
-    """Names and shapes that keep ``tensors`` from filling a network, one phrase per kind."""
-    kinds = {
-        "lacks {}": [name for name in expected if name not in tensors],
-        "has {} besides": [shown(name) for name in tensors if name not in expected],
-        "differs where {}": [
-            f"{name} is {tensors[name].shape}, not {_plain(shape)}"
-            for name, shape in expected.items()
-            if name in tensors and not _same_shape(tensors[name].shape, shape)
-        ],
-    }
-    return [kind.format(_some(names)) for kind, names in kinds.items() if names]
 
 
 def _unusable(expected: Collection[str], tensors: Dict[str, np.ndarray]) -> List[str]:
@@ -87,28 +82,7 @@ def _unusable(expected: Collection[str], tensors: Dict[str, np.ndarray]) -> List
             name for name in common if not np.isfinite(tensors[name]).all()
         ],
     }
-    return [kind.format(_some(names)) for kind, names in kinds.items() if names]
-
-
-def _plain(shape: Tuple[int, ...]) -> Tuple[int, ...]:
-    """A BN tensor's shape as its state dict has it: (C,) for MegEngine's own (1, C, 1, 1)."""
-    return (shape[1],) if len(shape) == 4 and shape == (1, shape[1], 1, 1) else shape
-
-
-def _same_shape(found: Tuple[int, ...], expected: Tuple[int, ...]) -> bool:
-    """Equal but for how MegEngine shapes the same numbers.
-
-    BN tensors are (C,) or (1, C, 1, 1) by the version that saved them, and a grouped convolution
-    is (groups, out / groups, in / groups, k, k) where others have (out, in / groups, k, k).
-    """
-    found, expected = tuple(found), tuple(expected)
-    if found == expected:
-        return True
-    if len(expected) == 5:
-        groups, channels, *kernel = expected
-        return found == (groups * channels, *kernel)
-    vector = [size for size in expected if size != 1]
-    return len(vector) <= 1 and [size for size in found if size != 1] == vector
+    return [kind.format(some(names)) for kind, names in kinds.items() if names]
 
 
 def _other_classes(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.ndarray]) -> bool:
@@ -120,8 +94,3 @@ def _other_classes(expected: Dict[str, Tuple[int, ...]], tensors: Dict[str, np.n
     if found is None or found.ndim != 2 or "fc.bias" not in tensors:
         return False
     return found.shape[1] == wanted[1] and found.shape[0] != wanted[0]
-
-
-def _some(names: List[str]) -> str:
-    first = ", ".join(names[:3])
-    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first

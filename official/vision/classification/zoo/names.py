@@ -7,17 +7,24 @@ running_var`` of a batch normalisation. Deep stems and the shortcuts of ResNet-D
 
 import re
 from dataclasses import dataclass
-from typing import Any, Collection, Dict, Mapping, Tuple
+from typing import Any, Collection, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import WeightsError
 from ..readers.pickle_data import shown
+from .schemes import (
+    RESNET_D_MARK,
+    RESNET_D_RULES,
+    SCHEMES,
+    TIMM_V2_D_MARK,
+    TIMM_V2_D_RULES,
+    Rules,
+)
 
-# The tensor by which a network is known: everything before it is what is wrapped around.
-ANCHOR = re.compile(r"((?:.*\.)??)(?:backbone\.)?layer1\.0\.conv1\.weight$")
-
-Rules = Tuple[Tuple[str, str], ...]  # regular expressions and what replaces their first match
+# A tensor by which a network is known: what stands before it is what is wrapped around.
+_ANCHORS = "|".join(scheme.anchor for scheme in SCHEMES.values() if scheme.anchor)
+ANCHOR = re.compile(rf"((?:.*?\.)??)(?:{_ANCHORS})$")
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Translation:
     """Tensors by our names.
 
     Args:
-        scheme: whose names the file has, one of ``SCHEMES``.
+        scheme: whose names the file has, one of ``schemes.SCHEMES``.
         tensors: by our names.
         sources: our name -> the file's name, for each of them.
         dropped: the file's names of what is not part of a network, such as step counters.
@@ -35,82 +42,6 @@ class Translation:
     tensors: Dict[str, Any]
     sources: Dict[str, str]
     dropped: Tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Scheme:
-    mark: str  # a name that matches this tells the scheme
-    rules: Rules
-    dropped: str  # names that match this are not of the network
-
-
-# torch counts the batches that a normalisation has seen; here its momentum needs no count. Its
-# AveragedModel counts the networks that it has averaged.
-_TORCH_DROPPED = r"(^|\.)num_batches_tracked$|^n_averaged$"
-
-# The first whose mark is found is the file's.
-SCHEMES: Dict[str, _Scheme] = {
-    "mmpretrain": _Scheme(
-        r"^backbone\.",
-        (
-            (r"^backbone\.stem\.0\.conv\.", "conv1.0."),
-            (r"^backbone\.stem\.0\.bn\.", "conv1.1."),
-            (r"^backbone\.stem\.1\.conv\.", "conv1.3."),
-            (r"^backbone\.stem\.1\.bn\.", "conv1.4."),
-            (r"^backbone\.stem\.2\.conv\.", "conv1.6."),
-            (r"^backbone\.stem\.2\.bn\.", "bn1."),
-            (r"^backbone\.", ""),
-            (r"^head\.fc\.", "fc."),
-        ),
-        _TORCH_DROPPED,
-    ),
-    "mindcv": _Scheme(
-        r"\.moving_mean$",
-        (
-            (r"\.down_sample\.", ".downsample."),
-            (r"\.gamma$", ".weight"),
-            (r"\.beta$", ".bias"),
-            (r"\.moving_mean$", ".running_mean"),
-            (r"\.moving_variance$", ".running_var"),
-            (r"^classifier\.", "fc."),
-        ),
-        # The optimizer's state and counters of a MindSpore training checkpoint.
-        r"^(moments|accum|stat)\.|^(epoch_num|step_num|global_step|learning_rate|momentum"
-        r"|scale_sense|loss_scale|current_iterator_step|last_overflow_iterator_step)$",
-    ),
-    # timm's models/resnetv2.py. Its other networks have torchvision's names.
-    "timm_v2": _Scheme(
-        r"^stages\.0\.blocks\.0\.norm1\.",
-        (
-            (r"^stem\.conv\.", "conv1."),
-            (r"^stem\.conv1\.", "conv1.0."),
-            (r"^stem\.norm1\.", "conv1.1."),
-            (r"^stem\.conv2\.", "conv1.3."),
-            (r"^stem\.norm2\.", "conv1.4."),
-            (r"^stem\.conv3\.", "conv1.6."),
-            *((rf"^stages\.{stage}\.blocks\.", f"layer{stage + 1}.") for stage in range(4)),
-            (r"\.norm([123])\.", r".bn\1."),
-            (r"\.downsample\.conv\.", ".downsample.0."),
-            (r"^head\.fc\.", "fc."),
-        ),
-        _TORCH_DROPPED,
-    ),
-    # github.com/akamaster/pytorch_resnet_cifar10
-    "cifar": _Scheme(r"^linear\.weight$", ((r"^linear\.", "fc."),), _TORCH_DROPPED),
-    "torchvision": _Scheme("", (), _TORCH_DROPPED),
-}
-
-# MMPreTrain's ResNet-D numbers the modules of a shortcut, and its average pool is there only where
-# the stride is 2. timm puts an identity in its place.
-_RESNET_D_MARK = "backbone.layer2.0.downsample.2.weight"
-_RESNET_D_RULES = (
-    (r"^layer1\.0\.downsample\.1\.", "layer1.0.downsample.2."),
-    (r"^layer1\.0\.downsample\.0\.", "layer1.0.downsample.1."),
-)
-# In timm's form D of ResNet v2, told by its deep stem, a 2x2 mean or identity precedes a shortcut's
-# convolution; it has no name there.
-_TIMM_V2_D_MARK = "stem.conv2.weight"
-_TIMM_V2_D_RULES = ((r"\.downsample\.0\.", ".downsample.1."),)
 
 
 def translate(tensors: Mapping[str, Any]) -> Translation:
@@ -125,10 +56,10 @@ def translate(tensors: Mapping[str, Any]) -> Translation:
     name = _scheme_of(plain.values())
     scheme = SCHEMES[name]
     rules = scheme.rules
-    if _RESNET_D_MARK in plain.values():
-        rules += _RESNET_D_RULES
-    if name == "timm_v2" and _TIMM_V2_D_MARK in plain.values():
-        rules += _TIMM_V2_D_RULES
+    if RESNET_D_MARK in plain.values():
+        rules += RESNET_D_RULES
+    if name == "timm_v2" and TIMM_V2_D_MARK in plain.values():
+        rules += TIMM_V2_D_RULES
     sources: Dict[str, str] = {}
     dropped = []
     for source, bare in plain.items():
@@ -170,3 +101,61 @@ def _renamed(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name, count=1)
     return name
+
+
+# The parts of networks but for their classifiers. What begins so and is not ours is of another one.
+_OWN = re.compile(r"(conv\d|bn\d|layer\d+|norm)\.")
+# What stands beside a network and is not in the way from an image to its logits.
+_BESIDE = re.compile(
+    r"(criterion|loss\w*|\w+_loss|data_preprocessor|queue\w*|prototypes|steps?|updates|initted)(\.|$)"
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of a file, in ours, by what they are of."""
+
+    body: Tuple[str, ...]
+    classifier: Tuple[str, ...]
+    others: Tuple[str, ...]
+    unused: Tuple[str, ...]
+
+
+def split(shapes: Mapping[str, Sequence[int]]) -> Split:
+    """Tell a network's body, its classifier, and what is neither.
+
+    A classifier is the one linear layer that takes the last stage's channels, whatever it is
+    called, if nothing else with weights stands beside it; ``fc`` in any case.
+    """
+    body = [name for name in shapes if _OWN.match(name)]
+    rest = [name for name in shapes if name not in set(body)]
+    unused = [n for n in rest if _BESIDE.match(n) or ("." not in n and len(shapes[n]) < 2)]
+    rest = [name for name in rest if name not in set(unused)]
+    if {"fc.weight", "fc.bias"} & set(rest):
+        classifier = [name for name in ("fc.weight", "fc.bias") if name in rest]
+    else:
+        classifier = _linear(rest, shapes, _width(shapes))
+    others = [name for name in rest if name not in classifier]
+    return Split(tuple(body), tuple(classifier), tuple(others), tuple(unused))
+
+
+def _width(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Channels that come out of the last stage."""
+    sizes = [
+        shape[0]
+        for name, shape in shapes.items()
+        if re.match(r"layer\d\.0\.conv[123]\.weight$", name)
+    ]
+    return max(sizes, default=0)
+
+
+def _linear(names: Sequence[str], shapes: Mapping[str, Sequence[int]], width: int) -> List[str]:
+    """Weight and bias of the only layer among ``names``, if it takes ``width`` numbers."""
+    if len(names) != 2 or len({name.rpartition(".")[0] for name in names}) > 1:
+        return []
+    weight, bias = sorted(names, reverse=True)
+    if not (weight.endswith(".weight") and bias.endswith(".bias")):
+        return []
+    rows, columns = (*shapes[weight], 0, 0)[:2]
+    fits = columns == width and tuple(shapes[bias]) == (rows,)
+    return [weight, bias] if fits and all(n == 1 for n in shapes[weight][2:]) else []

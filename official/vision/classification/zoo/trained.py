@@ -27,6 +27,7 @@ from .classes import (
 )
 from .download import fetch
 from .fill import fill, fitting_tensors
+from .fits import network_of
 from .models import ARCHS, arch_of, image_size
 from .rows import BEST, BY_NAME, Row, best_row, default_row
 from .weights import Weights, load_weights
@@ -286,7 +287,8 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         raise UsageError(
             f"{path}: weights of {weights.arch}, not of --arch {config.arch}; leave that out"
         )
-    arch = wanted or weights.arch or DEFAULT_ARCH
+    told = weights.arch or (None if wanted else network_of(weights))
+    arch = wanted or told or DEFAULT_ARCH
     if arch not in ARCHS:
         raise UsageError(f"{path}: weights of {arch}, which this version does not know")
     count = weights.num_classes or config.num_classes
@@ -309,7 +311,7 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         _say_assumptions(known)
         if row is not None and row.licence_notice is not None:
             logger.warning("%s", row.licence_notice)
-    return Source(known, weights, row, "flag" if wanted else "file" if weights.arch else "assumed")
+    return Source(known, weights, row, "flag" if wanted else "file" if told else "assumed")
 
 
 def _preprocess(weights: Weights, row: Optional[Row], arch: str) -> Tuple[Preprocess, str]:

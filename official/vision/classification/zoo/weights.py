@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from ..readers import Contents, Fault, StoredTensor, open_weights, state_dict
 from ..readers.foreign import Foreign
 from ..readers.pickle_data import shown
 from .entries import find
-from .names import in_our_shapes, translate
+from .names import in_our_shapes, split, translate
 from .said import classes_of
+from .schemes import SCHEMES
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
 AVERAGE_PREFIX = "average."  # of their running means, where the recipe has ``ema``
 CLASSIFIER = ("fc.weight", "fc.bias")
+EPSILON = 1e-5  # of every normalisation here
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
 
@@ -33,6 +35,7 @@ class Weights:
         sources: our name -> the file's; dropped: the file's names of what is no weight.
         remark: which of several networks in the file it is and what was left out, if anything.
         held_out: which training images were not trained on; see ``data/splits.py``.
+        head: names of what the file has in place of a classifier.
     """
 
     path: Path
@@ -46,12 +49,13 @@ class Weights:
     dropped: Tuple[str, ...] = ()
     remark: str = ""
     held_out: Optional[Dict[str, Any]] = None
+    head: str = ""
 
     @property
     def num_classes(self) -> Optional[int]:
         """Rows of the classifier."""
         head = self.tensors.get("fc.weight")
-        return None if head is None or head.ndim != 2 else len(head)
+        return None if head is None or head.ndim not in (2, 4) else len(head)
 
     def with_classes(self, rows: Sequence[int]) -> "Weights":
         """The same with the classifier's ``rows`` in this order."""
@@ -117,20 +121,85 @@ def _foreign(path: Path, contents: Contents, average: bool, entry: Optional[str]
     if found is None and (average or entry):
         flag = "--average" if average else f"--entry {entry}"
         raise UsageError(f"{path}: {flag}: nothing in it is named as the tensors of a network")
-    tensors = contents.arrays(_stored(contents, translation.tensors))
+    sources = found.in_file(translation.sources) if found else translation.sources
+    named = _stored(contents, translation.tensors)
+    parts = _parted(named, sources) if found else _Parts(named, sources)
+    if found and not {*CLASSIFIER} & {*parts.tensors}:
+        parts = _with_neighbour(parts, _stored(contents, found.entry.beside))
+    tensors = contents.arrays(parts.tensors)
+    if not tensors:
+        raise WeightsError(f"{path}: holds no tensors. Check that it is the right file.")
     tensors = in_our_shapes(translation.scheme, tensors)
+    if translation.scheme == "caffe2":
+        tensors.update(_without_statistics(tensors))
+    caveat = SCHEMES[translation.scheme].caveat
     weights = Weights(
         path,
         tensors,
         format=contents.format,
         scheme=translation.scheme,
-        sources=found.in_file(translation.sources) if found else translation.sources,
+        sources=parts.sources,
         dropped=translation.dropped,
-        remark=found.remark if found else "",
+        remark="; ".join(filter(None, [found.remark if found else "", parts.remark, caveat])),
+        head=parts.head,
     )
-    if not tensors:
-        raise WeightsError(f"{path}: holds no tensors. Check that it is the right file.")
     return replace(weights, classes=classes_of(contents, weights.num_classes))
+
+
+class _Parts(NamedTuple):
+    """What is used of a network's dict: tensors and their names in the file by ours."""
+
+    tensors: Dict[str, StoredTensor]
+    sources: Dict[str, str]
+    remark: str = ""
+    head: str = ""
+
+
+def _parted(tensors: Dict[str, StoredTensor], sources: Dict[str, str]) -> _Parts:
+    """Name the classifier as ours, and leave out what is no part of the network.
+
+    With a classifier, whatever else there is may belong to the network and stays, to be refused.
+    """
+    parts = split({name: stored.shape for name, stored in tensors.items()})
+    ours = {name: f"fc.{name.rpartition('.')[2]}" for name in parts.classifier}
+    out = {*parts.unused, *(() if parts.classifier else parts.others)}
+    head = "" if parts.classifier else _some(parts.others)
+    told = [f"leaves out its head ({head})"] if head else []
+    told += [f"leaves out {_some(parts.unused)}"] if parts.unused else []
+    kept = {ours.get(name, name): stored for name, stored in tensors.items() if name not in out}
+    named = {ours.get(name, name): source for name, source in sources.items() if name not in out}
+    return _Parts(kept, {name: named[name] for name in kept}, "; ".join(told), head)
+
+
+def _with_neighbour(parts: _Parts, beside: Dict[str, StoredTensor]) -> _Parts:
+    """The same with the classifier that stands beside a backbone in its dict, if one does."""
+    body = {name: stored.shape for name, stored in parts.tensors.items()}
+    found = split({**body, **{name: stored.shape for name, stored in beside.items()}}).classifier
+    if parts.head or not found:
+        return parts
+    ours = {f"fc.{name.rpartition('.')[2]}": name for name in found}
+    kept = {**parts.tensors, **{our: beside[name] for our, name in ours.items()}}
+    return parts._replace(
+        tensors=kept,
+        sources={**parts.sources, **ours},
+        remark="; ".join(filter(None, [parts.remark, f"takes {_some(found)} as its classifier"])),
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    first = ", ".join(map(shown, names[:3]))
+    return f"{first} and {len(names) - 3} more" if len(names) > 3 else first
+
+
+def _without_statistics(tensors: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Means and variances for normalisations that are scale and bias only."""
+    made = {}
+    for name, value in tensors.items():
+        module, _, part = name.rpartition(".")
+        if part == "weight" and value.ndim == 1:
+            made[f"{module}.running_mean"] = np.zeros_like(value)
+            made[f"{module}.running_var"] = np.full_like(value, 1 - EPSILON)
+    return made
 
 
 def _stored(contents: Contents, found: Mapping[str, Any]) -> Dict[str, StoredTensor]:

@@ -165,7 +165,18 @@ OTHERS = {
     "zeros": (bytes(1000), "an unknown format (its first bytes are 00 00"),
     "one byte": (b"\x80", "an unknown format (its first bytes are 80)"),
     "blank": (b"\n \n", "an unknown format"),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "an unknown format"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "is a PNG image"),
+    "keras": (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file, as Keras writes"),
+    "keras 3": (stored({"config.json": b"{}", "model.weights.h5": b""}), "a network of Keras"),
+    "npz": (stored({"a.npy": b""}), "an archive of NumPy (.npz)"),
+    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x032.1" + bytes(50), "is an ONNX network"),
+    "flax": (b"\x82\xa6params\x83" + bytes(50), "a msgpack file, as flax writes"),
+    "paddle": (
+        pickle.dumps({"conv1.weight": np.zeros(2), "StructuredToParameterName@@": {}}, 2),
+        "it is a file of Paddle",
+    ),
+    "tar": (b"a.txt".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
+    "index": (b'{"metadata": {"total_size": 9}, "weight_map": {}}', "is JSON, text that starts"),
     "gzip": (gzip.compress(b"x"), "is compressed with gzip; expected a weight file of MegEngine"),
     "xz": (lzma.compress(b"x"), "is compressed with xz"),
     "bzip2": (bz2.compress(b"x"), "is compressed with bzip2"),
@@ -195,8 +206,19 @@ def test_messages_say_the_way_out(tmp_path):
         "encrypted": "Save it anew without a key.",
         "plain pickle of torch": "with torch.save(model.state_dict(), path).",
         "html": "Download it again.",
+        "lfs": "Fetch the file itself with git lfs pull.",
+        "index": "give one that holds the whole network.",
+        "tar": "Unpack it with tar xf.",
+        "keras": "or as .safetensors.",
     }.items():
         assert refusal(written(tmp_path / "w", OTHERS[case][0])).endswith(way_out)
+
+
+@pytest.mark.parametrize("case", sorted({*OTHERS} - {"html", "chinese html", "gbk html"}))
+def test_only_what_another_copy_could_mend_is_to_be_downloaded_again(case, tmp_path):
+    again = "Download it again" in refusal(written(tmp_path / "w", OTHERS[case][0]))
+    damaged = ["text", "json", "zeros", "blank", "newlines", "one byte", "old pickle"]
+    assert again == (case in [*damaged, "zip of something"])
 
 
 FORMATS = {".ckpt": "mindspore", ".safetensors": "safetensors"}

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save
 
 from official.vision.classification.errors import WeightsError
-from official.vision.classification.readers import safetensors_file
+from official.vision.classification.readers import read_weights, safetensors_file
 from tests.vision.classification.readers.handmade import reading
 
 read = reading(safetensors_file)
@@ -143,3 +143,14 @@ def test_a_large_header_is_refused_before_it_is_parsed(monkeypatch):
     assert len(read(many, "f")[0]) == 2000
     monkeypatch.setattr(safetensors_file, "MAX_HEADER_BYTES", 1000)
     assert "expected at most 1,000" in refusal(many)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values())
+@pytest.mark.parametrize("shape", [(0, 2**31, 2**31 - 1), (0, 2**31, 2**30), (2**62, 0, 2)])
+def test_empty_tensors_of_absurd_shapes_are_read_or_refused(dtype, shape, tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(file({"w": tensor(0, 0, shape, dtype)}))
+    try:
+        assert read_weights(path).tensors["w"].shape == shape
+    except WeightsError as error:
+        assert str(error).startswith(f"{path}: cannot be read as a safetensors file: ")

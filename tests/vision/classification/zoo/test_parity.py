@@ -25,6 +25,7 @@ SCHEMES = {
     "mmpretrain": "mmpretrain",
     "timm": "torchvision",
     "torchvision": "torchvision",
+    "transformers": "huggingface",
 }
 
 
@@ -74,6 +75,7 @@ def test_every_family_has_a_fixture_of_every_framework_that_publishes_it():
         *(("torchvision", f"resnet{depth}") for depth in (18, 34, 50, 101)),
         *(("torchvision", name) for name in ("resnext50_32x4d", "resnext101_32x8d")),
         *(("torchvision", name) for name in ("wide_resnet50_2", "resnetv1c50", "resnetv1d50")),
+        *(("huggingface", name) for name in ("resnet18", "resnet50")),
         *(("mmpretrain", name) for name in ("resnet18", "resnet50", "resnetv1c50")),
         *(("mmpretrain", name) for name in ("resnetv1d50", "resnetv1d101")),
         *(("mmpretrain", name) for name in ("resnet18_cifar", "resnet50_cifar")),

@@ -108,10 +108,13 @@ def test_an_empty_name_is_not_taken_for_none(bare, checkpoint, tmp_path):
 
 
 def test_a_file_of_another_network(bare, checkpoint):
-    """What is assumed is told, and how to say otherwise."""
+    """The file's shapes tell the network; where none fits, what is assumed is told."""
+    assert open_network(NetworkConfig(model=str(bare))).arch == "resnet20_cifar"
+    short = bare.with_name("short.pkl")
+    mge.save({"conv1.weight": np.zeros((16, 3, 3, 3), np.float32)}, str(short))
     assumed = r"does not fit resnet18 \(assumed; --arch names another\): lacks .* another network\?"
     with pytest.raises(WeightsError, match=assumed):
-        open_network(NetworkConfig(model=str(bare)))
+        open_network(NetworkConfig(model=str(short)))
     with pytest.raises(WeightsError, match="does not fit resnet32_cifar: lacks layer1.3.bn1.bias"):
         open_network(NetworkConfig("resnet32_cifar", str(bare)))
     state = {name: value[:1] for name, value in resnet20_cifar().state_dict().items()}
