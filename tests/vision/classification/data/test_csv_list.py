@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from official.vision.classification.data.csv_list import columns_read
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.errors import DataError
 from official.vision.classification.readers import text_file
@@ -36,6 +37,78 @@ FORMS = {
     "spaces and empty lines": "\n b/1.jpg ,  dog\n,\na 2.jpg, cat \n\nc.png,dog\n",
     "quotes": '"b/1.jpg","dog"\n"a 2.jpg",cat\nc.png, "dog"\n',
 }
+
+
+HEADS = {
+    "pandas": ",filename,width,class\n0,b/1.jpg,7,dog\n1,a 2.jpg,8,cat\n2,c.png,,dog\n",
+    "semicolons": "Image;Category\nb/1.jpg;dog\na 2.jpg;cat\nc.png;dog\n",
+    "semicolons without names": "b/1.jpg;dog\na 2.jpg;cat\nc.png;dog\n",
+    "tabs": "file\tlabel\tnote\nb/1.jpg\tdog\t,;\na 2.jpg\tcat\t\nc.png\tdog\t\n",
+    "quoted": '"image_path";"class name"\n"b/1.jpg";"dog"\n"a 2.jpg";"cat"\n"c.png";"dog"\n',
+    "Kaggle": "class id,filepaths,labels\n1,b/1.jpg,dog\n0,a 2.jpg,cat\n1,c.png,dog\n",
+}
+
+
+@pytest.mark.parametrize("form", HEADS)
+@pytest.mark.parametrize("name", ["l.csv", "l.txt", "l.tsv"])
+def test_columns_as_people_call_them(tmp_path, form, name):
+    folder = load_split(written(tmp_path / name, HEADS[form]), "val")
+    assert content(folder) == [("b/1.jpg", "dog"), ("a 2.jpg", "cat"), ("c.png", "dog")]
+
+
+def test_names_with_semicolons_do_not_separate_columns(tmp_path):
+    path = written(tmp_path / "l.csv", "1;2.jpg,a;b;c\n3.jpg,d\n")
+    assert content(load_split(path, "val")) == [("1;2.jpg", "a;b;c"), ("3.jpg", "d")]
+
+
+def test_which_columns_count_is_said(tmp_path):
+    def said(text):
+        return columns_read(written(tmp_path / "l.csv", text))
+
+    assert said("1.jpg,a\n") == said("path,label,split\n1.jpg,a,val\n") == ""
+    assert said("image,label,class\n1.jpg,3,a\n") == (
+        "list: path from 'image', label from 'label'; not read: 'class'"
+    )
+
+
+class TestListsOfMMPreTrain:
+    """Its ``CustomDataset``: ``ann_file='meta/train.txt', data_prefix='train'``."""
+
+    def images(self, root, *names):
+        for name in names:
+            written(root / name, "")
+
+    def test_class_folders_for_training_and_a_flat_folder_for_validation(self, tmp_path):
+        """As ImageNet is laid out there."""
+        self.images(tmp_path, "train/n02/a b.JPEG", "train/n01/c.JPEG", "val/1.JPEG", "val/2.JPEG")
+        written(tmp_path / "meta/train.txt", "n01/c.JPEG 0\nn02/a b.JPEG 1\n")
+        written(tmp_path / "meta/val.txt", "1.JPEG 1\n2.JPEG 0\n")
+        train, val = load_split(tmp_path, "train"), load_split(tmp_path, "val")
+        assert train.classes == val.classes == ("n01", "n02")
+        assert train.paths == (f"{tmp_path}/train/n01/c.JPEG", f"{tmp_path}/train/n02/a b.JPEG")
+        assert val.paths == (f"{tmp_path}/val/1.JPEG", f"{tmp_path}/val/2.JPEG")
+        assert (train.labels.tolist(), val.labels.tolist()) == ([0, 1], [1, 0])
+        (tmp_path / "meta/train.txt").unlink()  # the folders say the same
+        val = load_split(tmp_path, "val")
+        assert val.classes == ("n01", "n02") and val.labels.tolist() == [1, 0]
+        assert load_split(tmp_path, "train").classes == ("n01", "n02")
+
+    def test_numbers_alone(self, tmp_path):
+        self.images(tmp_path, "x/1.jpg", "x/2.jpg", "x/3.jpg")
+        path = written(tmp_path / "list.txt", "x/1.jpg 10\nx/2.jpg 9\n\nx/3.jpg 10\n")
+        images = load_split(path, "train")
+        assert images.classes == ("9", "10") and images.labels.tolist() == [1, 0, 1]
+        assert images.paths[0] == f"{tmp_path}/x/1.jpg"
+
+    def test_one_list_of_several(self, tmp_path):
+        self.images(tmp_path, "train/1.jpg", "val/1.jpg")
+        path = written(tmp_path / "meta/val.txt", "1.jpg 0\n")
+        assert load_split(path, "val").paths == (f"{tmp_path}/val/1.jpg",)
+
+    def test_rows_that_are_none(self, tmp_path):
+        path = written(tmp_path / "l.txt", "1.jpg 0\n2.jpg\n")
+        assert refusal(path).startswith(": line 2 has '2.jpg'; expected a path, a space")
+        assert refusal(written(tmp_path / "l.txt", " \n")).startswith(": names no image")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -100,8 +173,9 @@ def test_a_list_for_each_split(tmp_path):
 
 
 def test_splits_that_are_not_there(tmp_path):
-    path = written(tmp_path / "l.csv", "1.jpg,a\n")
-    assert refusal(path, "train").startswith(": has no column split; add one")
+    path = written(tmp_path / "l.csv", "1.jpg,a\n2.jpg,b\n")
+    for split in ("train", "val"):  # it serves for both, and splits.py holds images out
+        assert content(load_split(path, split)) == [("1.jpg", "a"), ("2.jpg", "b")]
     path = written(tmp_path / "l.csv", "1.jpg,a,train\n")
     assert refusal(path, "val") == ": has no row whose split is val or test"
     path = written(tmp_path / "l.csv", "1.jpg,a,val\n")
@@ -120,8 +194,8 @@ WRONG = {
     "an empty path": ("1.jpg,a\n ,b\n", "line 2 has (, b); expected path,label"),
     "a cell too much": ("1.jpg,a\n2.jpg,b,c\n", "line 2 has (2.jpg, b, c); expected path,label"),
     "an unknown split": ("1,a,train\n2,a,dev\n", "line 2: split is 'dev'; expected train, val"),
-    "an unknown column": ("path,label,size\n", "has columns (path, label, size); expected path"),
-    "a column twice": ("path,label,label\n", "has columns (path, label, label); expected path"),
+    "no column of labels": ("path,breed\n", "has columns (path, breed); expected one each of path"),
+    "a column twice": ("path,label,label\n", "has columns (path, label, label); expected one each"),
     "quotes that do not end": ('1.jpg,a\n"2.jpg,b\n', "line 2 is not CSV: unexpected end"),
     "a cell without end": (f"1.jpg,{'a' * 200_000}\n", "line 1 is not CSV: field larger"),
     "a null character": ("1\0.jpg,a\n", "holds a null character"),
