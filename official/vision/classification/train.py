@@ -275,8 +275,8 @@ def _resumed(args: argparse.Namespace, arch: str) -> Optional[Progress]:
     return None
 
 
-def start(args: argparse.Namespace) -> int:
-    """Train as the flags say."""
+def config_of(args: argparse.Namespace) -> TrainConfig:
+    """The run that the flags mean."""
     weights = weights_of(args)
     if args.linear_probe and not weights:
         raise UsageError("--linear-probe needs the features of trained weights: give --pretrained")
@@ -288,7 +288,7 @@ def start(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, source, before)
     if weights and arch_of(weights.arch or DEFAULT_ARCH) != recipe.arch:
         weights = replace(weights, arch=recipe.arch)
-    config = TrainConfig(
+    return TrainConfig(
         data=args.data,
         arch=recipe.arch or DEFAULT_ARCH,
         recipe=recipe,
@@ -307,6 +307,11 @@ def start(args: argparse.Namespace) -> int:
         linear_probe=args.linear_probe,
         val_share=args.val_share,
     )
+
+
+def start(args: argparse.Namespace) -> int:
+    """Train as the flags say."""
+    config = config_of(args)
     return dry_run(config) if args.dry_run else train(config)
 
 

@@ -184,7 +184,7 @@ class Trainer:
         return self._finish()
 
     def _has_lost_patience(self) -> bool:
-        """Whether the run is at the end of an epoch, and the last ones were not better."""
+        """Whether the last epochs, the one just ended included, were not better."""
         epoch, within = divmod(self.step, self.steps_per_epoch)
         if within or not self.best.is_out_of_patience(epoch):
             return False

@@ -41,9 +41,10 @@ def test_a_run_learns_and_leaves_what_it_promises(config, folder, capsys, curves
     assert results == f"results go to {folder}"
     assert first.startswith("Epoch 1 Step 0, LR 0.0000, Loss ")
     assert lines[-1] == (folder / "log.txt").read_text().splitlines()[-1]
-    assert lines[-2].startswith("Epoch 6 Test Acc@1 ")
-    assert lines[-1].startswith("done: best Acc@1 ")
-    assert lines[-1].endswith(f"; results are in {folder}")
+    (end,) = (index for index, line in enumerate(lines) if line.startswith("done: best Acc@1 "))
+    assert lines[end - 1].startswith("Epoch 6 Test Acc@1 ")
+    assert lines[end].endswith(f"; results are in {folder}")
+    assert [line.split()[2] for line in lines[-2:]] == ["test.py", "inference.py"]
     numbers = [line.split()[1] for line in lines if line.startswith("Epoch ")]
     assert numbers == sorted(numbers) and set(numbers) == set("123456")
 
