@@ -76,7 +76,8 @@ def parser() -> flags.Parser:
     output.add_argument(
         "--saliency",
         metavar="FILE",
-        help="save the image with a heat map (Grad-CAM) of its first class; a folder likewise",
+        help="save the image beside heat maps (Grad-CAM) of its two likeliest classes; a folder "
+        "for several images",
     )
     output.add_argument(
         "--features", metavar="FILE", help="save the pooled features and the image paths, .npz"

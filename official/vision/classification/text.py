@@ -2,12 +2,34 @@
 
 import difflib
 import re
+import unicodedata
 from typing import Collection, List
 
 
 def printable(text: str) -> str:
     """``text`` with its control characters escaped, so that it cannot steer a terminal."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal ``text`` takes: two for a wide letter, none for a mark on one.
+
+    After Unicode Standard Annex 11, "East Asian Width".
+    """
+    return sum(
+        0
+        if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me", "Cf")
+        else 2
+        if unicodedata.east_asian_width(letter) in "WF"
+        else 1
+        for letter in text
+    )
+
+
+def in_cells(text: str, width: int, right: bool = False) -> str:
+    """``text`` with spaces after it, or before it, up to ``width`` cells of a terminal."""
+    spaces = " " * (width - cells(text))
+    return spaces + text if right else text + spaces
 
 
 def nearest(name: str, known: Collection[str], most: int = 1) -> List[str]:

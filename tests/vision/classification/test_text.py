@@ -1,6 +1,8 @@
 import pytest
 
 from official.vision.classification.text import (
+    cells,
+    in_cells,
     nearest,
     no_formula,
     printable,
@@ -83,3 +85,15 @@ def test_other_text_stays(text):
 )
 def test_seven_digits(value, expected):
     assert seven_digits(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "wide"),
+    [("lynx", 4), ("山猫", 4), ("ｶﾅ", 2), ("Ａ", 2), ("e\u0301", 1), ("", 0), ("한", 2), ("é", 1)],
+)
+def test_cells_of_a_terminal(text, wide):
+    """As wcwidth, the C library's, counts them."""
+    assert cells(text) == wide
+    padded, before = in_cells(text, 6), in_cells(text, 6, right=True)
+    assert cells(padded) == cells(before) == 6 and padded.strip() == before.strip() == text
+    assert in_cells(text, 0) == text

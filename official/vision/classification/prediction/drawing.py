@@ -10,13 +10,18 @@ import cv2
 import numpy as np
 
 from ..data.transforms import Box
+from ..engine.lettering import Lettering, drawable
 from ..engine.scoring import ClassScore
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WIDTH, _HEIGHT = 480, 960  # of the image in the result, in pixels: a strip is not drawn out
-_ROW = 30
-_WHITE, _INK, _BAR = (255, 255, 255), (40, 40, 40), (230, 190, 140)  # BGR
-_HEAT_SHARE = 0.5  # of the colours of a heat map in the mixture with the image
+_ROW, _SIZE = 32, 17  # height of a row and of its letters
+_NUMBER = 82  # width of the column of numbers
+_MARGIN = 8
+_GAP = 6  # between the pictures of a heat map
+_LEAST = 0.0005  # what is less likely would be written 0.0 %
+_WHITE, _INK, _BAR = (255, 255, 255), (40, 40, 40), (240, 205, 160)  # BGR
+_WARM, _HOT = (0, 225, 255), (40, 0, 205)  # BGR: yellow where the heat begins, red where it is 1
+_OPAQUE = 0.8  # the share of the colour where the heat is 1
 
 
 def fit(image: np.ndarray) -> np.ndarray:
@@ -30,27 +35,64 @@ def fit(image: np.ndarray) -> np.ndarray:
 
 
 def annotate(image: np.ndarray, top: Sequence[ClassScore]) -> np.ndarray:
-    """The image, 480 pixels wide, above one row per class: a bar, its name, its probability.
+    """The image, 480 pixels wide, above one row per class: its name on a bar, its probability.
 
-    An image more than twice as high as wide is 960 pixels high, in the middle of a white field.
+    Classes below 0.05 % are left out, but for the first. An image more than twice as high as wide
+    is 960 pixels high, in the middle of a white field.
     """
+    shown = [score for score in top if score.probability >= _LEAST] or list(top[:1])
+    return np.concatenate([_framed(image), _rows(shown)])
+
+
+def heat_maps(
+    image: np.ndarray, heat: Sequence[np.ndarray], seen: Box, top: Sequence[ClassScore]
+) -> np.ndarray:
+    """The image beside itself under the heat map of each class, with its name and probability.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, BGR.
+        heat: a map for each of the first of ``top``, as ``overlay`` takes it.
+        seen: the part of the image that the network saw, likewise.
+    """
+    picture = fit(image)
+    panels = [np.concatenate([_framed(picture), _caption("the image")])]
+    for one, score in zip(heat, top):
+        panels.append(np.concatenate([_framed(overlay(picture, one, seen)), _rows([score])]))
+    gap = np.full((len(panels[0]), _GAP, 3), _WHITE, np.uint8)
+    return np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
+
+
+def _framed(image: np.ndarray) -> np.ndarray:
+    """The image at its size in the result, in the middle of a field 480 pixels wide."""
     picture = fit(image)
     left = (_WIDTH - picture.shape[1]) // 2
     right = _WIDTH - picture.shape[1] - left
-    picture = cv2.copyMakeBorder(picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=_WHITE)
-    panel = np.full((_ROW * len(top) + 10, _WIDTH, 3), _WHITE, np.uint8)
-    for row, score in enumerate(top):
-        y = 5 + row * _ROW
-        length = int(round((_WIDTH - 10) * score.probability))
-        cv2.rectangle(panel, (5, y + 2), (5 + length, y + _ROW - 3), _BAR, cv2.FILLED)
-        _write(panel, score.name.replace("_", " "), (12, y + 21))
-        _write(panel, f"{100 * score.probability:.1f} %", (_WIDTH - 90, y + 21))
-    return np.concatenate([picture, panel])
+    return cv2.copyMakeBorder(picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=_WHITE)
 
 
-def _write(panel: np.ndarray, text: str, position: tuple) -> None:
-    text = text.encode("ascii", "replace").decode()  # the font has no other letters
-    cv2.putText(panel, text, position, _FONT, 0.55, _INK, 1, cv2.LINE_AA)
+def _rows(scores: Sequence[ClassScore]) -> np.ndarray:
+    """A row for each class; the numbers stand in a column of their own, right of all bars."""
+    panel = np.full((_ROW * len(scores) + 2 * _MARGIN, _WIDTH, 3), _WHITE, np.uint8)
+    room = _WIDTH - 2 * _MARGIN - _NUMBER
+    for row, score in enumerate(scores):
+        top = _MARGIN + row * _ROW
+        length = int(round(room * score.probability))
+        panel[top + 2 : top + _ROW - 2, _MARGIN : _MARGIN + length] = _BAR
+    words = Lettering(panel)
+    for row, score in enumerate(scores):
+        middle = _MARGIN + row * _ROW + _ROW // 2
+        name = drawable(score.name, score.index)
+        words.write(name, _MARGIN + 8, middle, _SIZE, _INK, room - 16)
+        number = f"{100 * score.probability:.1f} %"
+        words.write(number, _WIDTH - _MARGIN, middle, _SIZE, _INK, _NUMBER, right=True)
+    return words.picture()
+
+
+def _caption(text: str) -> np.ndarray:
+    panel = np.full((_ROW + 2 * _MARGIN, _WIDTH, 3), _WHITE, np.uint8)
+    words = Lettering(panel)
+    words.write(text, _MARGIN + 8, len(panel) // 2, _SIZE, _INK, _WIDTH - 2 * _MARGIN)
+    return words.picture()
 
 
 def grad_cam(maps: np.ndarray, classifier: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -77,7 +119,9 @@ def grad_cam(maps: np.ndarray, classifier: np.ndarray, labels: np.ndarray) -> np
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray, seen: Box) -> np.ndarray:
-    """The picture, coloured from blue (0) to red (1) where the network saw it, darker elsewhere.
+    """The picture under colours as opaque as the heat; darker where the network did not see it.
+
+    What has no heat stays as it is, so that one sees what is there and what counted.
 
     Args:
         picture: ``(H, W, 3)`` uint8, BGR.
@@ -87,11 +131,14 @@ def overlay(picture: np.ndarray, heat: np.ndarray, seen: Box) -> np.ndarray:
     height, width = picture.shape[:2]
     top, bottom = _pixels(seen[0], seen[2], height)
     left, right = _pixels(seen[1], seen[3], width)
-    heat = cv2.resize(heat, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    colours = cv2.applyColorMap(np.round(255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
-    result = picture // 2
+    heat = cv2.resize(heat, (right - left, bottom - top), interpolation=cv2.INTER_CUBIC)
+    heat = np.clip(heat, 0, 1)[..., None]
+    warm, hot = np.array(_WARM, np.float32), np.array(_HOT, np.float32)
+    colours = warm + heat * (hot - warm)
     part = picture[top:bottom, left:right]
-    result[top:bottom, left:right] = cv2.addWeighted(part, 1 - _HEAT_SHARE, colours, _HEAT_SHARE, 0)
+    result = picture // 2
+    mixed = part + _OPAQUE * heat * (colours - part)
+    result[top:bottom, left:right] = np.round(mixed).astype(np.uint8)
     return result
 
 

@@ -19,7 +19,7 @@ from ..engine.console import Console
 from ..engine.files import check_target
 from ..engine.scoring import ClassScore
 from ..errors import UsageError, UserError
-from ..text import no_formula, printable, seven_digits
+from ..text import in_cells, no_formula, printable, seven_digits
 from .images import ImageFile, PreparedImage
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,14 @@ class Prediction:
         tta: of the mean of the image's and its mirror image's probabilities; None where that is
             not asked for.
         feature: ``(K,)``, pooled; None likewise.
-        heat: ``(h, w)``, Grad-CAM of the first class; None likewise.
+        heat: ``(h, w)`` each, Grad-CAM of the first two classes; None likewise.
     """
 
     image: PreparedImage
     top: List[ClassScore]
     tta: Optional[List[ClassScore]] = None
     feature: Optional[np.ndarray] = None
-    heat: Optional[np.ndarray] = None
+    heat: Optional[List[np.ndarray]] = None
 
     def to_dict(self) -> Dict[str, Any]:
         """For JSON."""
@@ -56,7 +56,7 @@ class Prediction:
 def describe(rank: int, score: ClassScore) -> str:
     """MegEngine/Models' line."""
     percent = 100 * score.probability
-    return f"{rank}: class = {score.name:20s} with probability = {percent:4.1f} %"
+    return f"{rank}: class = {in_cells(score.name, 20)} with probability = {percent:4.1f} %"
 
 
 class Sink(Protocol):

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -19,7 +19,7 @@ from ..engine.schema import Precision
 from ..engine.scoring import ClassScore, Scorer, top_scores
 from ..errors import DataError, UsageError
 from ..zoo.trained import Network, NetworkConfig, open_network
-from .drawing import annotate, grad_cam, overlay
+from .drawing import annotate, grad_cam, heat_maps
 from .images import ImageFile, PreparedImage, find_images, is_one_file, prepared_batches
 from .outputs import (
     CsvFile,
@@ -212,10 +212,13 @@ class _Job:
         if config.tta:
             averaged = self.score.flip_average(images, scores.logits)
             averages = top_scores(averaged, self.names, config.top_k)
-        heat: Iterable[Optional[np.ndarray]] = nothing
+        heat: Sequence[Optional[List[np.ndarray]]] = nothing
         if config.saliency and scores.maps is not None:
             classifier = self.network.model.fc.weight.numpy()
-            heat = grad_cam(scores.maps, classifier, scores.logits.argmax(1))
+            heat = [
+                [grad_cam(one[None], classifier, np.array([score.index]))[0] for score in top[:2]]
+                for one, top in zip(scores.maps, tops)
+            ]
         features = nothing if scores.features is None else scores.features
         for row in zip(batch, tops, averages, features, heat):
             yield Prediction(*row)
@@ -255,4 +258,4 @@ def _drawn(prediction: Prediction) -> np.ndarray:
 def _coloured(prediction: Prediction) -> np.ndarray:
     image = prediction.image
     assert image.picture is not None and prediction.heat is not None  # --saliency asks for them
-    return annotate(overlay(image.picture, prediction.heat, image.seen), prediction.top[:1])
+    return heat_maps(image.picture, prediction.heat, image.seen, prediction.top)
