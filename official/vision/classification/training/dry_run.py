@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import List
+from typing import List, Sequence
 
 import cv2
 import megengine
@@ -15,17 +15,19 @@ import numpy as np
 from ..data.augment import TrainTransform
 from ..data.dataset import ImageDataset
 from ..data.loader import Batch, Loader
-from ..data.mixing import apply_mix, draw_mix
+from ..data.mixing import Mix, apply_mix, draw_mix
 from ..data.sampler import steps_per_epoch, train_batches
 from ..data.splits import open_training
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import refuse_inside
 from ..engine.labels import number_of_classes
+from ..engine.lettering import Lettering, drawable
 from ..engine.recipe import dump_recipe
 from ..errors import UserError
 from ..resnet.complexity import complexity
 from ..text import duration
+from ..zoo.classes import display_names
 from ..zoo.models import get_model
 from ..zoo.trained import look_up, start_from
 from .checkpoint import read_checkpoint
@@ -35,6 +37,11 @@ from .trainer import TrainConfig
 
 TIMED_IMAGES = 2  # of a batch, per step that is timed: enough for an estimate, soon over
 SHOWN_IMAGES = 32
+_COLUMNS = 8
+_BORDER = 4  # pixels between two images
+_LEAST = 96  # edge of an image on the sheet: room for a name below it
+_LINE, _SIZE = 20, 13  # height of a line of words and of its letters
+_INK = (40, 40, 40)
 
 
 def dry_run(config: TrainConfig) -> int:
@@ -72,7 +79,8 @@ def dry_run(config: TrainConfig) -> int:
         console.line(line)
     for line in _costs(config, model, len(train_set), ranks, batch, device):
         console.line(line)
-    console.line(f"augmented batch: {_draw(config, batch)}")
+    names = display_names(tuple(train_set.classes), len(train_set.classes))
+    console.line(f"augmented batch: {_draw(config, batch, names)}")
     return 0
 
 
@@ -137,7 +145,7 @@ def _memory(device: str) -> float:
     return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def _draw(config: TrainConfig, batch: Batch) -> Path:
+def _draw(config: TrainConfig, batch: Batch, classes: Sequence[str]) -> Path:
     """Save a sheet of images as the network gets them, mixed ones included."""
     augment, shown = config.recipe.augment, batch.images[:SHOWN_IMAGES]
     count, _, height, width = shown.shape
@@ -146,13 +154,8 @@ def _draw(config: TrainConfig, batch: Batch) -> Path:
     images = images.astype(np.uint8).transpose(0, 2, 3, 1)
     if config.recipe.preprocess.order == "RGB":
         images = images[..., ::-1]
-    columns = min(8, len(images))
-    rows = -(-len(images) // columns)
-    edge = images.shape[1]
-    sheet = np.full((rows * (edge + 4), columns * (edge + 4), 3), 255, np.uint8)
-    for index, image in enumerate(images):
-        top, left = (edge + 4) * (index // columns), (edge + 4) * (index % columns)
-        sheet[top : top + edge, left : left + edge] = image
+    names = names_of(batch.labels[:SHOWN_IMAGES].tolist(), classes, mix)
+    sheet = sheet_of(images, names)
     path = Path(config.save) / f"{config.arch}-augmented.png"
     _, data = cv2.imencode(".png", sheet)
     try:
@@ -161,3 +164,41 @@ def _draw(config: TrainConfig, batch: Batch) -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}; choose --save") from None
     return path
+
+
+def sheet_of(images: np.ndarray, names: Sequence[Sequence[str]]) -> np.ndarray:
+    """The images in rows of eight, small ones enlarged by whole pixels.
+
+    Args:
+        images: ``(N, H, W, 3)`` uint8, BGR.
+        names: the lines below each; as many for each.
+    """
+    count, height, width = images.shape[:3]
+    factor = -(-_LEAST // width)
+    height, width = height * factor, width * factor
+    columns = min(_COLUMNS, count)
+    below = _LINE * len(names[0])
+    cell = (height + below + _BORDER, width + _BORDER)
+    sheet = np.full((-(-count // columns) * cell[0], columns * cell[1], 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = cell[0] * (index // columns), cell[1] * (index % columns)
+        large = image.repeat(factor, 0).repeat(factor, 1)
+        sheet[top : top + height, left : left + width] = large
+    words = Lettering(sheet)
+    for index, lines in enumerate(names):
+        top, left = cell[0] * (index // columns), cell[1] * (index % columns)
+        for line, text in enumerate(lines):
+            middle = top + height + _LINE * line + _LINE // 2
+            words.write(text, left + 2, middle, _SIZE, _INK, width - 4)
+    return words.picture()
+
+
+def names_of(labels: Sequence[int], classes: Sequence[str], mix: Mix) -> List[List[str]]:
+    """The name of each image's class; of mixed images both, with their shares."""
+    own = [drawable(classes[label], label) for label in labels]
+    if mix.lam == 1:
+        return [[name] for name in own]
+    share, rest = f"{100 * mix.lam:.0f} %", f"{100 * (1 - mix.lam):.0f} %"
+    return [
+        [f"{share} {name}", f"{rest} {own[other]}"] for name, other in zip(own, mix.permutation)
+    ]

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from official.vision.classification.data.folder import load_split
-from official.vision.classification.data.mixing import draw_mix
+from official.vision.classification.data.mixing import Mix, draw_mix
 from official.vision.classification.data.sampler import epoch_order
 from official.vision.classification.distributed.launch import Topology
 from official.vision.classification.engine.recipe import load_recipe, override, parse_recipe
 from official.vision.classification.errors import DataError, UsageError, UserError
 from official.vision.classification.training import dry_run as module
-from official.vision.classification.training.dry_run import dry_run
+from official.vision.classification.training.dry_run import dry_run, names_of
 from official.vision.classification.training.trainer import TrainConfig
 from official.vision.classification.zoo.models import get_model
 from tests.scripts import load_script
@@ -137,15 +137,28 @@ def test_durations_are_in_a_unit_of_which_there_are_two(seconds, text):
     assert module._duration(seconds) == text
 
 
-def shown_images(path, count, edge, columns):
-    """The images of a sheet, row by row."""
+LINE = 20  # pixels of a line of words below an image
+
+
+def shown_images(path, count, edge, columns, lines=1):
+    """The images of a sheet, row by row, at their own size; below each is something written."""
     sheet = cv2.imread(str(path))
-    rows = -(-count // columns)
-    assert sheet.shape == (rows * (edge + BORDER), columns * (edge + BORDER), 3)
-    cells = [(edge + BORDER) * np.array(divmod(index, columns)) for index in range(count)]
-    for top, left in cells:
-        assert (sheet[top + edge : top + edge + BORDER, left : left + edge] == 255).all()
-    return [sheet[top : top + edge, left : left + edge] for top, left in cells]
+    factor = -(-96 // edge)
+    large, rows = edge * factor, -(-count // columns)
+    high, wide = large + LINE * lines + BORDER, large + BORDER
+    assert sheet.shape == (rows * high, columns * wide, 3)
+    images = []
+    for index in range(count):
+        top, left = high * (index // columns), wide * (index % columns)
+        words = sheet[top + large : top + high, left : left + wide]
+        assert words[:, large:].min() == 255 and words[-BORDER:].min() == 255
+        for line in range(lines):
+            assert words[LINE * line : LINE * (line + 1), :large].min() < 150
+        image = sheet[top : top + large, left : left + large]
+        small = image[::factor, ::factor]
+        assert np.array_equal(small.repeat(factor, 0).repeat(factor, 1), image)
+        images.append(small)
+    return images
 
 
 def first_images(config, count):
@@ -189,9 +202,18 @@ def test_the_picture_shows_mixed_images(told, config, kind):
         top, bottom, left, right = mix.box
         expected = images.copy()
         expected[:, top:bottom, left:right] = other[:, top:bottom, left:right]
-    found = np.stack(shown_images(lines["augmented batch"], 8, 20, 8))
+    found = np.stack(shown_images(lines["augmented batch"], 8, 20, 8, lines=2))
     assert np.abs(found - expected).max() <= 0.501
     assert np.abs(found - images).max() > 10
+
+
+def test_names_of_mixed_images():
+    plain = Mix("none", 1.0, np.arange(3), (0, 0, 0, 0))
+    assert names_of([1, 0, 1], ["a_b", "c"], plain) == [["c"], ["a b"], ["c"]]
+    mixed = Mix("mixup", 0.7, np.array([1, 2, 0]), (0, 0, 0, 0))
+    assert names_of([1, 0, 1], ["a_b", "c"], mixed) == [
+        *(["70 % c", "30 % a b"], ["70 % a b", "30 % c"], ["70 % c", "30 % c"])
+    ]
 
 
 def test_the_picture_shows_what_is_random(told, config):
