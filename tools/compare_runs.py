@@ -2,7 +2,7 @@
 
 runs            python tools/compare_runs.py output/resnet18 output2/resnet18
 as a picture    python tools/compare_runs.py output/resnet18 output2/resnet18 --draw runs.png
-on one test     python tools/compare_runs.py output/resnet18 output2/resnet18 --data photos --split test
+on one test     python tools/compare_runs.py output/resnet18 output2/resnet18 --data photos
 
 A run is the folder that train.py leaves: <save>/<arch>.
 """

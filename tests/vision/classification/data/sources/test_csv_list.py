@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from official.vision.classification.data.csv_list import columns_read
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.sources.csv_list import columns_read
 from official.vision.classification.errors import DataError
