@@ -358,10 +358,10 @@ def test_the_validation_images_are_found_under_their_usual_names(run, tmp_path, 
         *("--set", "preprocess.resize=16", "--set", "preprocess.crop=16", *STILL),
     )
     assert code == 0 and f"15 validation images in {data / name}" in out
-    assert "not used: test" in out
+    assert f"24 test images in {data / 'test'}, which decide nothing" in out
 
 
-def test_test_images_that_decide_are_said(run, tmp_path, tiny_images):
+def test_test_images_do_not_decide(run, tmp_path, tiny_images):
     data = tmp_path / "data"
     data.mkdir()
     for split, source in (("train", "train"), ("test", "val"), ("extra", "val")):
@@ -371,6 +371,7 @@ def test_test_images_that_decide_are_said(run, tmp_path, tiny_images):
         *("train.py", "--data", data, "--arch", "resnet20_cifar", "--save", tmp_path / "out"),
         *("--set", "preprocess.resize=16", "--set", "preprocess.crop=16", "--dry-run", *STILL),
     )
-    assert code == 0 and f"{data / 'test'} decides which epoch is best" in out
+    assert code == 0 and f"15 test images in {data / 'test'}, which decide nothing" in out
+    assert "6 validation images held out of them, 0.2 of each class" in out
     assert "not used: extra\n" in out
     assert yaml.safe_load(out.partition("data: ")[0])["preprocess"]["crop"] == 16

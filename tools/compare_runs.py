@@ -1,8 +1,8 @@
 """Compare training runs: accuracy, time, and what differs between their recipes.
 
-runs            python tools/compare_runs.py output/resnet18 output2/resnet18
-as a picture    python tools/compare_runs.py output/resnet18 output2/resnet18 --draw runs.png
-on one test     python tools/compare_runs.py output/resnet18 output2/resnet18 --data photos
+runs            python tools/compare_runs.py output/a/resnet18 output/b/resnet18
+as a picture    python tools/compare_runs.py output/a/resnet18 output/b/resnet18 --draw runs.png
+on one test     python tools/compare_runs.py output/a/resnet18 output/b/resnet18 --data photos
 
 A run is the folder that train.py leaves: <save>/<arch>.
 """

@@ -56,9 +56,12 @@ def test_counts_are_those_of_one_image_after_another(config, capsys):
     assert result["top1_correct"] == correct
     assert result["top5_correct"] == result["total"] == 15
     assert result["top1"] == float(f"{100 * correct / 15:.7g}")
-    assert all(len(repr(v)) <= 9 for v in result.values())
+    numbers = [value for value in result.values() if not isinstance(value, dict)]
+    numbers += [value for of in result["classes"].values() for value in of.values()]
+    assert len(numbers) == 10 + 3 * 4 and all(len(repr(value)) <= 9 for value in numbers)
 
-    lines = capsys.readouterr().out.splitlines()
+    which, *lines = capsys.readouterr().out.splitlines()
+    assert which == f"testing on 15 images in {config.data}/val"
     assert [line.split(",")[0] for line in lines[:-1]] == ["Test step 0", "Test step 2"]
     assert lines[-1] == f"Test Acc@1 {100 * correct / 15:.3f}, Acc@5 100.000"
 
