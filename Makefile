@@ -7,7 +7,7 @@
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-setup: ## make .venv: MegEngine and the other pinned packages (1 GB download)
+setup: ## make .venv: MegEngine and the other pinned packages (1 GB to download, 2.3 GB on the disk)
 	@bash tools/setup_env.sh
 
 setup-dev:

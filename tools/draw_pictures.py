@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the pictures of docs/networks.md anew from the networks and the rows in official/.
+"""Draw the pictures of README.md and docs/networks.md anew from what is in official/.
 
     python tools/draw_pictures.py
 
@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from official.vision.classification import inference  # noqa: E402
 from official.vision.classification.engine.device import use_device  # noqa: E402
 from tools.pictures import style  # noqa: E402
 from tools.pictures.accuracy import draw_accuracy  # noqa: E402
 from tools.pictures.architectures import draw_architectures  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
+ASSETS = ROOT / "official" / "assets"
 PICTURES: Dict[str, Callable[[], Figure]] = {
     "architectures": draw_architectures,
     "accuracy": draw_accuracy,
@@ -35,6 +37,16 @@ def draw(name: str, path: Path) -> None:
         style.save(PICTURES[name](), path)
 
 
+def draw_photograph(path: Path) -> None:
+    """Write what ``inference.py cat.jpg --saliency`` draws, by the weights that come along."""
+    code = inference.main(
+        [str(ASSETS / "cat.jpg"), "--arch", "resnet20_cifar", "--device", "cpu"]
+        + ["--saliency", str(path)]
+    )
+    if code:
+        raise SystemExit(code)
+
+
 def main(argv: Sequence[str] = ()) -> int:
     """Write all of them; return the exit code."""
     argparse.ArgumentParser(
@@ -44,6 +56,7 @@ def main(argv: Sequence[str] = ()) -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         draw(name, FOLDER / f"{name}.svg")
+    draw_photograph(FOLDER / "cat.jpg")
     return 0
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Tuple
 from xml.etree import ElementTree
 
+import cv2
 import megengine.module as M
 import numpy as np
 import pytest
 
 from official.vision.classification.resnet import model
 from official.vision.classification.zoo import ARCHS, ROWS
+from tests import documents
 from tests.scripts import load_script
 
 from .pictures.svg import PIXEL, SVG, marks, overlap, texts
@@ -42,6 +44,27 @@ def test_the_pictures_are_what_the_networks_and_cards_say(tool, tmp_path, name):
     assert new_marks.keys() == old_marks.keys(), message
     for mark, place in new_marks.items():
         assert place == pytest.approx(old_marks[mark], abs=0.1), message
+
+
+def test_the_photograph_is_what_is_drawn_of_it(tmp_path, capsys):
+    load_script("tools/draw_pictures.py").draw_photograph(tmp_path / "new.jpg")
+    path = PICTURES / "cat.jpg"
+    assert path.stat().st_size < 200_000
+    new, old = (cv2.imread(str(each)).astype(int) for each in (tmp_path / "new.jpg", path))
+    assert new.shape == old.shape and np.abs(new - old).mean() < 1
+
+
+def test_the_answers_in_the_readme_are_those_that_are_given(capsys):
+    """But for the last digit, which differs between kernels."""
+    (block,) = [b for b in documents.blocks("README.md") if b.text.startswith("$ python inf")]
+    command, *shown = block.text.splitlines()
+    words = command.split()[3:]
+    assert load_script("inference.py").main([*words, "--device", "cpu"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == len(shown) == 5
+    for one, other in zip(told, shown):
+        assert one.split()[:-2] == other.split()[:-2]
+        assert float(one.split()[-2]) == pytest.approx(float(other.split()[-2]), abs=0.15)
 
 
 @pytest.mark.parametrize("name", ["architectures", "accuracy"])
