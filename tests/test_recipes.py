@@ -332,13 +332,16 @@ def read(name):
     return yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
+AS_BEFORE = {"sampling": "shuffled", "best_metric": "top1", "decode": "exact"}
+
+
 def resolved(recipe):
-    """Every key, as it is saved with a run; but for keys that came later, which must be off: so
-    they change nothing of what was published, and need no line here."""
+    """Every key, as it is saved with a run; but for keys that came later, which must be off, or a
+    word that stands for what was done before: so they change nothing of what was published."""
     found = yaml.safe_load(dump_recipe(recipe))
     for known, values in ((DEFAULTS, found), *((DEFAULTS[key], found[key]) for key in SECTIONS)):
         for key in set(values) - set(known) - {"epochs", "batch_size", "lr"}:
-            if values[key] in (None, 0, False, []):
+            if values[key] in (None, 0, False, [], AS_BEFORE.get(key)):
                 del values[key]
     return found
 

@@ -68,10 +68,10 @@ def test_of_the_other_pythons_here(python):
 
 
 def test_a_package_that_is_missing_is_named(tmp_path):
-    (tmp_path / "yaml.py").write_text("raise ModuleNotFoundError('No module', name='yaml')")
+    (tmp_path / "tqdm.py").write_text("raise ModuleNotFoundError('No module', name='tqdm')")
     done = run(sys.executable, ROOT / "test.py", "--help", PYTHONPATH=tmp_path)
     (line,) = done.stderr.splitlines()
-    assert line.startswith("test.py: error: the package yaml is not installed for ")
+    assert line.startswith("test.py: error: the package tqdm is not installed for ")
     assert line.endswith("pip install -r requirements.txt") and done.returncode == 1
 
 

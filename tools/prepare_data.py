@@ -40,7 +40,7 @@ from official.vision.classification.data.image import EXTENSIONS, decode_image  
 from official.vision.classification.engine import flags  # noqa: E402
 from official.vision.classification.engine.console import Console  # noqa: E402
 from official.vision.classification.engine.files import write_atomically  # noqa: E402
-from official.vision.classification.errors import DataError, UserError  # noqa: E402
+from official.vision.classification.errors import DataError, MissingSplit, UserError  # noqa: E402
 from official.vision.classification.text import printable  # noqa: E402
 
 MANIFEST, CLASSES = "manifest.json", "classes.txt"
@@ -95,12 +95,20 @@ def pack(data: str, target: Path, packing: Packing, workers: int, progress: Prog
 
 
 def _splits(data: str) -> Dict[str, ImageDataset]:
-    """Both splits with the classes of the first, or the one that there is."""
-    val = load_split(data, "val")
+    """Both splits with the classes of the first, or the one that there is.
+
+    What says nothing of splits is all for training, which holds images out for validation itself.
+    """
     try:
         train = load_split(data, "train")
     except DataError:
-        return {"val": val}
+        return {"val": load_split(data, "val")}
+    try:
+        val = load_split(data, "val")
+    except MissingSplit:
+        return {"train": train}
+    if train.paths == val.paths:
+        return {"train": train}
     return {"train": train, "val": val.relabel(train.classes)}
 
 

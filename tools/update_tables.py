@@ -103,7 +103,8 @@ def all_weights() -> Iterator[str]:
             mark += " *"
         known = f"{row.licence} | {row.source} | {_digest(row)}"
         for number, result in enumerate(row.results):
-            name = f"[`{row.name}`]({row.url}){mark}" if number == 0 else f"`{row.name}`"
+            url = row.url if row.shipped is None else f"../{row.url}"  # from docs/
+            name = f"[`{row.name}`]({url}){mark}" if number == 0 else f"`{row.name}`"
             resize = str(result.preprocess.resize).strip("()").replace(", ", "×")
             others = " | ".join(_number(result.others.get(key)) for key in OTHERS)
             yield (

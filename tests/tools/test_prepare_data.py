@@ -121,7 +121,7 @@ def test_archives_without_files_become_png(tool, tmp_path):
 
 
 def test_a_data_set_for_testing_alone(tool, tmp_path):
-    (tmp_path / "list.csv").write_text("1.png,b\n2.png,a\n")
+    (tmp_path / "list.csv").write_text("1.png,b,val\n2.png,a,val\n")
     for index in (1, 2):
         (tmp_path / f"{index}.png").write_bytes(png("val", index))
     assert run(tool, tmp_path / "list.csv", tmp_path / "out") == 0

@@ -62,7 +62,8 @@ def fitting_tensors(
     problems = missing + _unusable(expected, tensors)
     if missing:
         known = network_of(weights)
-        problems.append(f"it fits {known}" if known else "is it of another network?")
+        other = known is not None and not name.startswith(f"{known}")
+        problems.append(f"it fits {known}" if other else "is it of another network?")
     if problems:
         raise WeightsError(f"{weights.path}: does not fit {name}: {'; '.join(problems)}")
     return {

@@ -74,7 +74,7 @@ def test_letters_that_the_encoding_of_stdout_lacks_are_escaped(encoding, expecte
         [sys.executable, "-c", code],
         capture_output=True,
         cwd=Path(__file__).resolve().parents[4],
-        env={**os.environ, "PYTHONIOENCODING": encoding},
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONWARNINGS": "ignore"},
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == expected + b"\n"

