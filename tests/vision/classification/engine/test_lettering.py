@@ -56,7 +56,7 @@ def fonts(monkeypatch):
 
 
 def test_a_font_is_taken_that_has_the_letters(tmp_path, fonts):
-    cat = make_font(tmp_path / "a.ttf", "猫a")
+    cat = make_font(tmp_path / "A.ttf", "猫a")
     chosen = make_font(tmp_path / "NotoSansCJK-Regular.ttc", "山猫")
     fonts(cat, chosen)
     assert font_file("crème brûlée").endswith("DejaVuSans.ttf")
