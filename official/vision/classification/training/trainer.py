@@ -404,8 +404,6 @@ class Trainer:
             self._save()
         if self.step > self.steps_per_epoch:
             self._draw_curves(at_once=True)
-        self.console.line(
-            f"{stop.signal_name}: saved step {self.step} of {self.last_step} to "
-            f"{self.folder.checkpoint}; continue with --resume auto"
-        )
+        saved = f"saved step {self.step} of {self.last_step} to {self.folder.checkpoint}"
+        self.console.line(f"{stop.signal_name}: {saved}; continue with --resume auto")
         return stop.exit_code

@@ -89,8 +89,10 @@ def _accuracy(run: Run) -> str:
 def _use(run: Run) -> str:
     commands = "\n".join(reversed(next_commands(run)))
     python = (
-        "from official.vision.classification import inference_model\n\n"
-        f'inference_model("{run.folder.best.name}", "photo.jpg")["pred_class"]'
+        "from official.vision.classification import get_model, inference_model\n\n"
+        f'model = get_model("{run.config.arch}", pretrained="{run.folder.best.name}", '
+        f"num_classes={len(run.data.train.classes)})\n"
+        'inference_model(model, "photo.jpg")["pred_class"]'
     )
     return f"```bash\n{commands}\n```\n\n```python\n{python}\n```"
 
