@@ -33,6 +33,17 @@ from .rows import BEST, BY_NAME, Row, best_row, default_row
 from .weights import Weights, load_weights
 
 DEFAULT_ARCH = "resnet18"
+# What is usual where a file's names come from; else it goes by its format.
+_USUAL = {
+    "mmpretrain": PRESETS["mmpretrain"],
+    "mindcv": PRESETS["mmpretrain"],  # both resize with OpenCV
+    "pycls": PRESETS["megengine"],  # OpenCV's images as they are, too
+    "detectron2": PRESETS["megengine"].override({"std": None}),
+    "caffe2": PRESETS["megengine"].override({"mean": [102.9801, 115.9465, 122.7717], "std": None}),
+    "timm_v2": PRESETS["torchvision"].override(
+        {"mean": [127.5] * 3, "std": [127.5] * 3, "interpolation": "bicubic"}
+    ),
+}
 _SUFFIXES = ".bin .ckpt .h5 .npz .pkl .pt .pth .safetensors .tar .th .zip".split()
 
 logger = logging.getLogger(__name__)
@@ -320,12 +331,9 @@ def _preprocess(weights: Weights, row: Optional[Row], arch: str) -> Tuple[Prepro
         return weights.preprocess, "file"
     if row:
         return row.preprocess, "row"
-    usual = "torchvision"
-    if weights.scheme in ("mmpretrain", "mindcv"):  # both resize with OpenCV
-        usual = "mmpretrain"
-    elif weights.format == "megengine-pickle":
-        usual = "megengine"
-    return sized(PRESETS[usual], arch), "assumed"
+    megengines = weights.format == "megengine-pickle"
+    usual = PRESETS["megengine" if megengines else "torchvision"]
+    return sized(_USUAL.get(weights.scheme, usual), arch), "assumed"
 
 
 def sized(preprocess: Preprocess, arch: str) -> Preprocess:

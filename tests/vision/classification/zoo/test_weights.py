@@ -165,6 +165,21 @@ def test_what_is_usual_where_a_file_comes_from(scheme, format, preset):
         assert config_of(weights, arch) == (small, None)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "order", "mean", "std"),
+    [
+        ("pycls", "BGR", (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)),
+        ("detectron2", "BGR", (103.53, 116.28, 123.675), (1, 1, 1)),
+        ("caffe2", "BGR", (102.9801, 115.9465, 122.7717), (1, 1, 1)),
+        ("timm_v2", "RGB", (127.5,) * 3, (127.5,) * 3),
+        ("huggingface", "RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    ],
+)
+def test_what_is_usual_by_whose_names_a_file_has(scheme, order, mean, std):
+    found, _ = config_of(weights_of(scheme, "torch-zip", num_classes=7), "resnet50")
+    assert (found.order, found.mean, found.std) == (order, mean, std)
+
+
 def test_what_a_file_tells_comes_first():
     own, names = Preprocess(resize=40, crop=36), tuple("abcdefghij")
     weights = weights_of("ours", "safetensors", preprocess=own, classes=names)
