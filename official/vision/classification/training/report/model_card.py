@@ -79,7 +79,7 @@ def _accuracy(run: Run) -> str:
         lines.append(f"\n| class | {which} images | precision (%) | recall (%) | F1 (%) |")
         lines.append("| --- | ---: | ---: | ---: | ---: |")
         lines += [
-            f"| {_cell(name)} | {of['images']} | {of['precision']:.1f} | {of['recall']:.1f} "
+            f"| {_cell(name)} | {of['images']:g} | {of['precision']:.1f} | {of['recall']:.1f} "
             f"| {of['f1']:.1f} |"
             for name, of in scores.items()
         ]
