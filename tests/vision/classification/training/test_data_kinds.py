@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from official.vision.classification.data.sources import entries
 from official.vision.classification.errors import DataError
 from official.vision.classification.testing.tester import TestConfig as Config
 from official.vision.classification.testing.tester import test as run_test
