@@ -267,7 +267,7 @@ def _lines(
 def unused_splits(root: Union[str, Path], used: Sequence[Path]) -> List[str]:
     """Names of folders in ``root`` that have class folders with images, and are not ``used``."""
     root = Path(root)
-    if not any(folder.parent == root for folder in used):
+    if not root.is_dir() or not any(folder.parent == root for folder in used):
         return []
     return sorted(
         entry.name
