@@ -85,7 +85,8 @@ def test_dry_run(name, images, tmp_path, capsys, request):
     assert f"{recipe.batch_size} images each on 1 device" in rest
     (picture,) = tmp_path.iterdir()
     sheet = cv2.imread(str(picture))
-    assert sheet.shape[1] == min(8, recipe.batch_size) * (shown.preprocess.crop + 4)
+    edge = shown.preprocess.crop * -(-96 // shown.preprocess.crop)  # enlarged by whole pixels
+    assert sheet.shape[1] == min(8, recipe.batch_size) * (edge + 4)
 
 
 @pytest.fixture()

@@ -3,15 +3,14 @@
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import FrozenSet, List, Optional, Tuple
+from typing import TYPE_CHECKING, FrozenSet, List, Optional, Tuple
 
-import matplotlib
 import numpy as np
-from matplotlib import font_manager
-from matplotlib.ft2font import FT2Font
-from PIL import Image, ImageDraw, ImageFont
 
 from ..text import printable
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 Colour = Tuple[int, int, int]  # BGR
 
@@ -27,12 +26,15 @@ logger = logging.getLogger(__name__)
 @lru_cache(maxsize=None)
 def _own() -> Path:
     """DejaVu Sans, which matplotlib brings along."""
+    import matplotlib  # it and Pillow: users of the hub may lack them, and draw nothing
+
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 @lru_cache(maxsize=1)
 def _installed() -> List[str]:
     """The machine's fonts, the preferred ones first."""
+    from matplotlib import font_manager
 
     def place(path: str) -> Tuple[int, str]:
         name = Path(path).name.lower().replace("-", "").replace("_", "")
@@ -48,6 +50,8 @@ def _installed() -> List[str]:
 @lru_cache(maxsize=None)
 def _letters(path: str) -> FrozenSet[int]:
     """Which code points a font file has; none if it cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
     try:
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError, ValueError):
@@ -91,6 +95,8 @@ class Lettering:
     """
 
     def __init__(self, picture: np.ndarray):
+        from PIL import Image, ImageDraw
+
         self._image = Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))
         self._draw = ImageDraw.Draw(self._image)
 
@@ -120,11 +126,13 @@ class Lettering:
 
 
 @lru_cache(maxsize=64)
-def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
+def _font(path: str, size: int) -> "FreeTypeFont":
+    from PIL import ImageFont
+
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
+def _fitting(text: str, font: "FreeTypeFont", room: int) -> str:
     if font.getlength(text) <= room:
         return text
     while text and font.getlength(f"{text}…") > room:

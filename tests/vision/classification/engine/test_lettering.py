@@ -46,8 +46,7 @@ def fonts(monkeypatch):
     def install(*paths):
         forget()
         monkeypatch.setattr(
-            lettering.font_manager,
-            "findSystemFonts",
+            "matplotlib.font_manager.findSystemFonts",
             lambda _, kind: paths if kind == "ttf" else (),
         )
 

@@ -116,7 +116,7 @@ def test_measured_estimates_are_positive(told):
 
 
 def test_devices_share_an_epoch(told, monkeypatch):
-    monkeypatch.setattr(module, "_duration", lambda seconds: f"{seconds:.6f} s")
+    monkeypatch.setattr(module, "duration", lambda seconds: f"{seconds:.6f} s")
     _, lines = told({"batch_size": 2}, topology=Topology(ngpus=3))
     rate, epoch, _ = numbers(lines["estimates"][0])
     assert epoch == pytest.approx(24 / rate / 3, rel=0.05 / rate + 1e-3)
@@ -134,7 +134,7 @@ def test_devices_share_an_epoch(told, monkeypatch):
     ],
 )
 def test_durations_are_in_a_unit_of_which_there_are_two(seconds, text):
-    assert module._duration(seconds) == text
+    assert module.duration(seconds) == text
 
 
 LINE = 20  # pixels of a line of words below an image

@@ -145,7 +145,7 @@ class TestARun:
     def test_a_run_that_goes_on_does_not_start_again(self, run, tmp_path):
         assert run("--epochs", 2)[0] == 0
         code, out = run("--epochs", 3, "--resume", "auto")
-        assert code == 0 and "linear probe" not in out and "Epoch 3 Test Acc@1" in out
+        assert code == 0 and "linear probe: classifier" not in out and "Epoch 3 Test Acc@1" in out
 
     def test_without_weights_there_are_no_features(self, tiny_images, capsys):
         code = load_script("train.py").main(["--data", str(tiny_images), "--linear-probe"])
