@@ -71,7 +71,7 @@ def test_a_flat_folder_from_training_to_test(config, flat, tmp_path, capsys):
     assert "| blue | 2 | 1 |" in card and "| red | 13 | 3 |" in card
     assert "order: BGR" in card and "None: training started from random weights." in card
     for name, scores in row["val_classes"].items():
-        assert f"| {name} | {scores['images']} | {scores['precision']:.1f} |" in card
+        assert f"| {name} | {scores['images']:g} | {scores['precision']:.1f} |" in card
 
     network = NetworkConfig(model=str(folder / "best.safetensors"))
     answer = tmp_path / "answer.json"
