@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 from official.vision.classification.data.check import Report, check_data  # noqa: E402
 from official.vision.classification.engine import flags  # noqa: E402
-from official.vision.classification.engine.console import Console  # noqa: E402
+from official.vision.classification.engine.console import SplitBar  # noqa: E402
 from official.vision.classification.engine.files import check_target, write_atomically  # noqa: E402
 from official.vision.classification.text import printable  # noqa: E402
 
@@ -41,23 +41,6 @@ def parser() -> flags.Parser:
     parser.add_argument("--json", metavar="FILE", help="write everything that was found there")
     flags.add_workers(parser, "read images", may_be_none=False)
     return parser
-
-
-class _Bar:
-    """A progress bar for each split."""
-
-    def __init__(self) -> None:
-        self.console = Console()
-        self.split = ""
-        self.done = 0
-
-    def __call__(self, split: str, done: int, total: int) -> None:
-        if split != self.split:
-            self.console.stop_bar()
-            self.console.start_bar(f"Read {split}", total)
-            self.split, self.done = split, 0
-        self.console.advance(done - self.done)
-        self.done = done
 
 
 def table(report: Report) -> List[str]:
@@ -132,7 +115,7 @@ def start(args: argparse.Namespace) -> int:
     if args.json:
         check_target("--json", Path(args.json))
     splits = (args.split,) if args.split else ("train", "val")
-    bar = _Bar()
+    bar = SplitBar("Read")
     try:
         report = check_data(args.data, splits, args.workers, bar)
     finally:

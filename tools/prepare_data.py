@@ -38,7 +38,7 @@ from official.vision.classification.data.dataset import ImageDataset  # noqa: E4
 from official.vision.classification.data.folder import load_split  # noqa: E402
 from official.vision.classification.data.image import EXTENSIONS, decode_image  # noqa: E402
 from official.vision.classification.engine import flags  # noqa: E402
-from official.vision.classification.engine.console import Console  # noqa: E402
+from official.vision.classification.engine.console import SplitBar  # noqa: E402
 from official.vision.classification.engine.files import write_atomically  # noqa: E402
 from official.vision.classification.errors import DataError, MissingSplit, UserError  # noqa: E402
 from official.vision.classification.text import printable  # noqa: E402
@@ -303,27 +303,10 @@ def _percent(text: str) -> int:
     return number
 
 
-class _Bar:
-    """A progress bar for each split."""
-
-    def __init__(self) -> None:
-        self.console = Console()
-        self.split = ""
-        self.done = 0
-
-    def __call__(self, split: str, done: int, total: int) -> None:
-        if split != self.split:
-            self.console.stop_bar()
-            self.console.start_bar(f"Pack {split}", total)
-            self.split, self.done = split, 0
-        self.console.advance(done - self.done)
-        self.done = done
-
-
 def start(args: argparse.Namespace) -> int:
     """Pack as the flags say."""
     cv2.setNumThreads(0)  # one thread per image
-    bar = _Bar()
+    bar = SplitBar("Pack")
     packing = Packing(args.size, args.quality, args.images_per_shard)
     try:
         manifest = pack(args.data, args.target, packing, args.workers, bar)

@@ -161,7 +161,7 @@ class Screen:
 
 
 def test_the_bar_has_every_image_of_each_split(monkeypatch):
-    bar = tool._Bar()
+    bar = tool.SplitBar("Read")
     bar.console = Screen()
     for split, total in (("train", 70), ("val", 100)):
         for done in (32, 64, total):

@@ -173,10 +173,9 @@ def recipe_of(
         recipe = load_recipe(args.config)
     elif before:
         recipe = parse_recipe(before.recipe, args.resume)
-    elif source and _has_other_classes(args.data, source):
-        recipe = _fine_tuning(args.data)
     else:
-        recipe = load_recipe(_usual_recipe(arch))
+        fine_tuning = _fine_tuning(args.data, source) if source else None
+        recipe = fine_tuning or load_recipe(_usual_recipe(arch))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
     preprocess = recipe.preprocess
@@ -201,20 +200,19 @@ def recipe_of(
     return override(override(recipe, changes), dict(map(parse_set, args.set)))
 
 
-def _has_other_classes(data: str, source: Source) -> bool:
-    """Whether the training images are of other classes than the weights, by their names."""
+def _fine_tuning(data: str, source: Source) -> Optional[Recipe]:
+    """The recipe for images of other classes than the weights', by their names; None for the same.
+
+    It takes as many epochs as the number of images calls for.
+    """
     try:
-        found = load_split(data, "train").classes
+        images = load_split(data, "train")
     except DataError:
-        return False  # which is said by whoever needs the data
-    known = source.config.classes
-    return known is None or len(known) != len(found) or match_classes(found, known) is None
-
-
-def _fine_tuning(data: str) -> Recipe:
-    """The recipe for other classes, for as many epochs as the number of images calls for."""
-    images = len(load_split(data, "train"))
-    return load_recipe(FINE_TUNE).with_epochs(min(30, max(4, round(IMAGES_SEEN / images))))
+        return None  # which is said by whoever needs the data
+    found, known = images.classes, source.config.classes
+    if known is not None and len(known) == len(found) and match_classes(found, known) is not None:
+        return None
+    return load_recipe(FINE_TUNE).with_epochs(min(30, max(4, round(IMAGES_SEEN / len(images)))))
 
 
 def _prepared_for(source: Source, recipe: Optional[str]) -> Preprocess:

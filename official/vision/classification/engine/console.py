@@ -125,6 +125,29 @@ def _outliving_its_terminal() -> Iterator[None]:
         os.close(nowhere)
 
 
+class SplitBar:
+    """A progress bar for each split of a data set that is gone through.
+
+    Args:
+        verb: what is done to its images, such as Read.
+    """
+
+    def __init__(self, verb: str) -> None:
+        self.console = Console()
+        self._verb = verb
+        self._split = ""
+        self._done = 0
+
+    def __call__(self, split: str, done: int, total: int) -> None:
+        """Of ``split``, ``done`` images of ``total`` are done."""
+        if split != self._split:
+            self.console.stop_bar()
+            self.console.start_bar(f"{self._verb} {split}", total)
+            self._split, self._done = split, 0
+        self.console.advance(done - self._done)
+        self._done = done
+
+
 def read_metrics(folder: Path) -> List[Dict[str, Any]]:
     """The rows of a run's metrics.jsonl; a last line that a crash cut short is left out."""
     rows = []
