@@ -39,6 +39,26 @@ class KernelsUnavailable(Exception):
     """Why there are no native kernels here, in one line."""
 
 
+# What this process has opened, by the end of its name. MegEngine aborts the process when a second
+# file registers operators of the same names: another copy, or one that took the first one's place.
+_opened: Dict[str, ctypes.CDLL] = {}
+
+
+def _open(library: Path) -> ctypes.CDLL:
+    problem = why_not_private(str(library))
+    if problem:
+        raise KernelsUnavailable(f"{problem}; delete {library}")
+    try:
+        custom.load(str(library))  # before ctypes opens it, or the process crashes at its end
+        opened = ctypes.CDLL(str(library))
+        opened.resnet_set_threads  # noqa: B018
+    except AttributeError:
+        raise KernelsUnavailable(f"{library}: has no kernels of ours; delete it") from None
+    except (OSError, RuntimeError) as error:
+        raise KernelsUnavailable(f"{library}: {_first_line(str(error))}") from None
+    return opened
+
+
 class Kernels:
     """The operators of a library, by name.
 
@@ -50,16 +70,9 @@ class Kernels:
         self.threads = threads
         self._operators: Dict[tuple, object] = {}
         self._suffix = library.stem.rsplit("_", 1)[1]
-        problem = why_not_private(str(library))
-        if problem:
-            raise KernelsUnavailable(f"{problem}; delete {library}")
-        try:
-            custom.load(str(library))  # before ctypes opens it, or the process crashes at its end
-            ctypes.CDLL(str(library)).resnet_set_threads(threads)
-        except AttributeError:
-            raise KernelsUnavailable(f"{library}: has no kernels of ours; delete it") from None
-        except (OSError, RuntimeError) as error:
-            raise KernelsUnavailable(f"{library}: {_first_line(str(error))}") from None
+        if self._suffix not in _opened:
+            _opened[self._suffix] = _open(library)
+        _opened[self._suffix].resnet_set_threads(threads)
 
     def __call__(self, name: str, *inputs: Tensor, **params: Number) -> List[Tensor]:
         key = (name, *params.items())

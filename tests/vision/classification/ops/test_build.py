@@ -300,3 +300,27 @@ def test_two_processes_at_once(compiler, sources, tmp_path):
         assert process.returncode == 0, message
     (library,) = cached(tmp_path)
     Kernels(tmp_path / "home" / "resnet_ops" / library, 1)
+
+
+def test_the_library_of_another_process_in_the_place_of_an_open_one(compiler, tmp_path):
+    """Registering the operators of a second file would end the process."""
+    script = (
+        "import os, shutil, sys\n"
+        "from pathlib import Path\n"
+        "from official.vision.classification.ops import build\n"
+        "library = build._library()\n"
+        "build.Kernels(library, 1)\n"
+        "place = Path(sys.argv[1])\n"
+        "for name in ('first', 'second'):\n"
+        "    copy = place / name / library.name\n"
+        "    copy.parent.mkdir(0o700)\n"
+        "    shutil.copy(library, copy)\n"
+        "    copy.chmod(0o700)\n"
+        "    assert build.Kernels(copy, 2).threads == 2\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+    )
+    assert done.returncode == 0, done.stderr
