@@ -39,6 +39,14 @@ def test_help(script, name):
     assert done.stderr == ""
     assert f"python {name}.py" in done.stdout  # examples
     assert max(map(len, done.stdout.splitlines())) <= 100
+    usage, *lines = done.stdout.splitlines()
+    assert usage.startswith(f"usage: {name}.py [flags] [") and not lines[0]
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings[1] == "flags:" and headings[-1] == "rarely needed:"
+    everyday = done.stdout.split("\nflags:")[1].split("\n\n")[0]
+    assert "--arch" in everyday and "--device" in everyday
+    assert "--debug" not in everyday and "--dist-addr" not in everyday
+    assert everyday.count("\n") < 50  # about a screen
 
 
 def test_the_seeds_spellings_all_work():

@@ -39,17 +39,33 @@ logger = logging.getLogger(__name__)
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("train.py", __doc__)
+    _add_everyday(parser)
+    _add_recipe(parser.add_argument_group("in place of what the recipe says"))
+    _add_start(parser.add_argument_group("start"))
+    _add_record(parser.add_argument_group("validation, checkpoints and records"))
+    flags.add_devices(parser)
+    flags.add_list(parser)
+    return parser
+
+
+def _add_everyday(parser: argparse._ActionsContainer) -> None:
     flags.add_data(parser, "train/ and val/")
     parser.add_argument(
-        "-a",
-        "--arch",
-        "--model-name",
+        *("-a", "--arch", "--model-name"),
         metavar="NAME",
         help="network or published row (default: the recipe's, else resnet18)",
     )
     parser.add_argument(
-        "-c",
-        "--config",
+        "--pretrained",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="ROW|FILE",
+        help="start from the published weights of the network or row, another row's, or a file's; "
+        "the classifier starts anew unless the classes have the same names",
+    )
+    parser.add_argument(
+        *("-c", "--config"),
         metavar="RECIPE",
         help="recipe: a name in official/recipes or a YAML file (default: fine_tune for "
         "--pretrained on other classes; else that of the row named by --arch; else "
@@ -57,8 +73,21 @@ def parser() -> flags.Parser:
         "epochs, batch 32, learning rate 0.0125, and default_fbaug for others)",
     )
     parser.add_argument(
-        "--save",
-        "--save-dir",
+        "--epochs",
+        type=flags.positive,
+        metavar="N",
+        help="length of the run; warm-up and milestones keep their share of it",
+    )
+    flags.add_batch_size(parser, None)
+    parser.add_argument(
+        *("--lr", "--learning-rate"),
+        type=flags.positive_float,
+        metavar="LR",
+        help="learning rate; the recipe's lr_per says what it is multiplied by (default recipe: "
+        "the number of devices)",
+    )
+    parser.add_argument(
+        *("--save", "--save-dir"),
         metavar="DIR",
         default="/data/models",
         help="checkpoints, log and curves go to DIR/<arch> (default: %(default)s)",
@@ -69,93 +98,72 @@ def parser() -> flags.Parser:
         help="go on from a checkpoint; auto: the latest one under --save that is whole, if any",
     )
     parser.add_argument(
-        "--save-every",
-        type=flags.positive,
-        default=1000,
-        metavar="N",
-        help="steps between two checkpoints within an epoch (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--keep",
-        type=flags.positive,
-        default=2,
-        metavar="K",
-        help="checkpoints that stay, beside the best weights (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
-    )
-    parser.add_argument(
-        "--val-share",
-        type=flags.share,
-        metavar="SHARE",
-        help="of each class of the training images to hold out for validation (default: 0.2 where "
-        "a folder or list has no images for validation; else none)",
-    )
-    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="do not train: show the recipe, the sizes, an estimate of time and memory, and a "
         "picture of augmented images",
     )
-    recipe = parser.add_argument_group("in place of what the recipe says")
-    recipe.add_argument(
-        "--epochs",
-        type=flags.positive,
-        metavar="N",
-        help="length of the run; warm-up and milestones keep their share of it",
-    )
-    recipe.add_argument(
-        "-b", "--batch-size", type=flags.positive, metavar="N", help="images per device and step"
-    )
-    recipe.add_argument(
-        "--lr",
-        "--learning-rate",
-        type=flags.positive_float,
-        metavar="LR",
-        help="learning rate; the recipe's lr_per says what it is multiplied by (default recipe: "
-        "the number of devices)",
-    )
-    recipe.add_argument("--momentum", type=float, metavar="M", help="of SGD")
-    recipe.add_argument("--weight-decay", type=float, metavar="W", help="of every parameter")
-    flags.add_precision(recipe)
-    recipe.add_argument(
+    flags.add_device(parser)
+    flags.add_workers(parser)
+
+
+def _add_recipe(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--momentum", type=float, metavar="M", help="of SGD")
+    group.add_argument("--weight-decay", type=float, metavar="W", help="of every parameter")
+    flags.add_precision(group)
+    group.add_argument(
         "--preprocess", metavar="HOW", help="megengine, torchvision, mmpretrain, or YAML or JSON"
     )
-    recipe.add_argument(
+    group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="any other key, such as --set optimizer.nesterov=true; may be repeated",
     )
-    start = parser.add_argument_group("start")
-    start.add_argument(
-        "--pretrained",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="ROW|FILE",
-        help="start from the published weights of the network or row, another row's, or a file's; "
-        "the classifier starts anew unless the classes have the same names",
-    )
-    flags.add_entry(start)
-    start.add_argument(
+
+
+def _add_start(group: argparse._ActionsContainer) -> None:
+    flags.add_entry(group)
+    group.add_argument(
         "--linear-probe",
         action="store_true",
         help="train the classifier only, on features that are computed once: a minute's work",
     )
-    start.add_argument(
+    group.add_argument(
         "--num-classes", type=flags.positive, metavar="N", help="must be the folder's"
     )
-    start.add_argument(
+    group.add_argument(
         "--seed", type=flags.natural, default=0, metavar="N", help="of everything (default: 0)"
     )
-    flags.add_devices(parser)
-    flags.add_workers(parser)
-    flags.add_print_freq(parser)
-    flags.add_list(parser)
-    return parser
+
+
+def _add_record(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--val-share",
+        type=flags.share,
+        metavar="SHARE",
+        help="of each class of the training images to hold out for validation (default: 0.2 where "
+        "a folder or list has no images for validation; else none)",
+    )
+    group.add_argument(
+        "--save-every",
+        type=flags.positive,
+        default=1000,
+        metavar="N",
+        help="steps between two checkpoints within an epoch (default: %(default)s)",
+    )
+    group.add_argument(
+        "--keep",
+        type=flags.positive,
+        default=2,
+        metavar="K",
+        help="checkpoints that stay, beside the best weights (default: %(default)s)",
+    )
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
+    )
+    flags.add_print_freq(group)
 
 
 def recipe_of(

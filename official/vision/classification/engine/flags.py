@@ -44,8 +44,23 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+        self._optionals.title = "flags"  # of every day; groups come after them
+        self.rare = self.add_argument_group("rarely needed")
+        self.rare.add_argument("--debug", action="store_true", help="show the traceback of errors")
+        self.rare.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def format_help(self) -> str:
+        """The help, with what is rarely needed at its end."""
+        self._action_groups.sort(key=lambda group: group is self.rare)
+        return super().format_help()
+
+    def shorten_usage(self) -> None:
+        """Leave the flags that are not required out of the usage; the help lists them below."""
+        short = argparse.ArgumentParser(prog=f"{self.prog} [flags]", add_help=False)
+        for action in self._actions:
+            if action.required or not action.option_strings:
+                short._add_action(action)
+        self.usage = short.format_usage().split(": ", 1)[1].rstrip()
 
     def error(self, message: str) -> NoReturn:
         found = re.match(r"unrecognized arguments: (--?[^\s=]+)", message)
@@ -118,14 +133,15 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|ROW",
         help="weights, a checkpoint or a published row (default: the network's first row)",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("what the weights are")
+    group.add_argument(
         "--num-classes", type=positive, metavar="N", help="classes (default: the weights')"
     )
-    add_preprocess(parser)
-    add_entry(parser)
+    add_preprocess(group)
+    add_entry(group)
 
 
-def add_arch(parser: argparse.ArgumentParser) -> None:
+def add_arch(parser: argparse._ActionsContainer) -> None:
     """--arch of a network that is already trained."""
     parser.add_argument(
         "-a",
@@ -155,7 +171,7 @@ def add_list(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_preprocess(parser: argparse.ArgumentParser) -> None:
+def add_preprocess(parser: argparse._ActionsContainer) -> None:
     """--preprocess."""
     parser.add_argument(
         "--preprocess",
@@ -203,6 +219,20 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_batch_size(
+    parser: argparse._ActionsContainer, default: Optional[int], what: str = "step"
+) -> None:
+    """--batch-size; without ``default`` the recipe says it."""
+    told = "" if default is None else f" (default: {default})"
+    parser.add_argument(
+        *("-b", "--batch-size"),
+        type=positive,
+        default=default,
+        metavar="N",
+        help=f"images per device and {what}{told}",
+    )
+
+
 def add_precision(parser: argparse._ActionsContainer) -> None:
     """--precision."""
     parser.add_argument(
@@ -213,9 +243,8 @@ def add_precision(parser: argparse._ActionsContainer) -> None:
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
-    """--device and the flags that spread a job over several."""
-    group = parser.add_argument_group("devices")
-    add_device(group)
+    """The flags that spread a job over several devices and nodes."""
+    group = parser.add_argument_group("several devices or nodes")
     group.add_argument(
         "-n",
         "--ngpus",
@@ -260,7 +289,7 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workers(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     do: str = "prepare images, per process",
     may_be_none: bool = True,
 ) -> None:
@@ -275,7 +304,7 @@ def add_workers(
     )
 
 
-def add_print_freq(parser: argparse.ArgumentParser) -> None:
+def add_print_freq(parser: argparse._ActionsContainer) -> None:
     """--print-freq."""
     parser.add_argument(
         "-p",
@@ -333,6 +362,7 @@ def share(text: str) -> float:
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
     escape_unencodable()  # --help, too
+    parser.shorten_usage()
     args = parser.parse_intermixed_args(argv)  # "cat.jpg --arch resnet50" and the other way round
     for name, value in vars(args).items():
         if isinstance(value, str) and value.startswith("~"):  # --save=~/x: no shell expands that
