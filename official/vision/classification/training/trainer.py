@@ -190,7 +190,8 @@ class Trainer:
             return False
         self.console.line(
             f"ends after epoch {epoch} of {self.recipe.epochs}: {self.recipe.patience} in a row "
-            f"were not better than epoch {self.best.epoch} by {self.best.metric} (patience)"
+            f"were not better than epoch {self.best.epoch} by {self.best.metric}; --resume auto "
+            "with a larger patience goes on"
         )
         return True
 
