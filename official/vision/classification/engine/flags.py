@@ -12,7 +12,6 @@ from typing import Callable, NoReturn, Optional, Sequence, get_args
 import cv2
 
 from .. import __version__
-from ..distributed.launch import Topology
 from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
@@ -20,6 +19,7 @@ from ..text import nearest, printable
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
+from .nodes import topology as topology
 from .schema import Precision
 
 DEFAULT_DATA = "/data/datasets/imagenet"
@@ -213,7 +213,8 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     """--device."""
     parser.add_argument(
         "--device",
-        choices=("auto", "gpu", "cpu"),
+        type=device,
+        metavar="auto|gpu|cpu",
         default="auto",
         help="auto uses a GPU if there is one (default: auto)",
     )
@@ -261,23 +262,30 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
         help="false: one process, whatever --ngpus and --world-size say",
     )
     group.add_argument(
-        "--world-size", type=positive, default=1, metavar="N", help="number of nodes (default: 1)"
+        "--world-size",
+        type=positive,
+        metavar="N",
+        help="number of nodes (default: what srun or torchrun says, else 1)",
     )
     group.add_argument(
-        "--rank", type=natural, default=0, metavar="N", help="this node's number (default: 0)"
+        "--rank", type=natural, metavar="N", help="this node's number (default: likewise, else 0)"
     )
     group.add_argument(
         "--dist-addr",
-        default="localhost",
         metavar="HOST",
-        help="address of node 0 (default: localhost)",
+        help="address of node 0, where it listens (default: likewise, else localhost)",
+    )
+    group.add_argument(
+        "--dist-secret",
+        metavar="FILE",
+        help="file with a word that all nodes share (default: RESNET_DIST_SECRET, else a file in "
+        "the cache folder)",
     )
     group.add_argument(
         "--dist-port",
-        type=positive,
-        default=23456,
+        type=port,
         metavar="PORT",
-        help="port on node 0 (default: 23456)",
+        help="port on node 0 (default: likewise, else 23456)",
     )
     group.add_argument(
         "--dist-timeout",
@@ -316,20 +324,6 @@ def add_print_freq(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def topology(args: argparse.Namespace) -> Topology:
-    """Which processes the flags ask for."""
-    if not args.distribute:
-        return Topology()
-    return Topology(
-        ngpus=args.ngpus,
-        nodes=args.world_size,
-        node=args.rank,
-        address=args.dist_addr,
-        port=args.dist_port,
-        timeout=args.dist_timeout,
-    )
-
-
 def positive(text: str) -> int:
     """A flag's value that must be 1, 2, 3, …"""
     return _integer(text, 1)
@@ -338,6 +332,26 @@ def positive(text: str) -> int:
 def natural(text: str) -> int:
     """A flag's value that must be 0, 1, 2, …"""
     return _integer(text, 0)
+
+
+def device(text: str) -> str:
+    """--device's value; cuda is what others call a GPU."""
+    name = {"cuda": "gpu"}.get(text.lower(), text.lower())
+    if name in ("auto", "gpu", "cpu"):
+        return name
+    which = ""
+    if re.fullmatch(r"(gpu|cuda):?\d+|\d+", name):
+        number = re.sub(r"\D", "", name)
+        which = f"; CUDA_VISIBLE_DEVICES={number} before the command chooses that GPU"
+    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, gpu (or cuda) and cpu{which}")
+
+
+def port(text: str) -> int:
+    """A flag's value that must be a port's number."""
+    value = _integer(text, 1)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; they go up to 65535")
+    return value
 
 
 def positive_float(text: str) -> float:
@@ -373,7 +387,7 @@ def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
         args.data = args.data_path
     if getattr(args, "min_top1", None) is not None and args.list is None:
         parser.error("--min-top1 needs --list")
-    if hasattr(args, "rank") and args.rank >= args.world_size:
+    if getattr(args, "rank", None) is not None and args.rank >= (args.world_size or 1):
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args
 
