@@ -4,8 +4,9 @@
 image folders, CIFAR's archives, CUB-200-2011, CSV lists   python tools/check_data.py --data DIR
 no training images                                         python tools/check_data.py --data DIR --split val
 
-Exit code 1: something would stop a run, such as an image that cannot be read or a class of val/
-that train/ does not have. Warnings, such as images that are in both splits, leave it 0.
+Exit code 1: something would stop a run, such as an image that cannot be read (unless --skip-broken
+is given, as to the run) or a class of val/ that train/ does not have. Warnings, such as images that
+are in both splits, leave it 0.
 """  # noqa: E501
 
 import argparse
@@ -40,6 +41,7 @@ def parser() -> flags.Parser:
     )
     parser.add_argument("--json", metavar="FILE", help="write everything that was found there")
     flags.add_workers(parser, "read images", may_be_none=False)
+    flags.add_skip_broken(parser)
     return parser
 
 
@@ -92,7 +94,7 @@ def messages(report: Report) -> List[str]:
     lines = []
     for kind, found in (
         ("problem", report.problems),
-        ("problem", unreadable),
+        ("skipped" if report.skip_broken else "problem", unreadable),
         ("warning", report.warnings),
         ("warning", remarks),
     ):
@@ -105,9 +107,13 @@ def messages(report: Report) -> List[str]:
 def verdict(report: Report) -> str:
     """In a word."""
     damaged = sum(report.damaged.values())
+    unreadable = sum(map(len, report.unreadable.values()))
+    if report.is_sound and unreadable:
+        return f"usable with --skip-broken, which leaves {unreadable} images out"
     if report.is_sound:
         return f"usable, but {damaged} images are damaged" if damaged else "sound"
-    return "not usable as it is"
+    hint = "" if report.problems else "; --skip-broken goes on without those images"
+    return f"not usable as it is{hint}"
 
 
 def start(args: argparse.Namespace) -> int:
@@ -117,7 +123,7 @@ def start(args: argparse.Namespace) -> int:
     splits = (args.split,) if args.split else ("train", "val")
     bar = SplitBar("Read")
     try:
-        report = check_data(args.data, splits, args.workers, bar)
+        report = check_data(args.data, splits, args.workers, bar, args.skip_broken)
     finally:
         bar.console.stop_bar()
     lines = table(report) if report.counts else []

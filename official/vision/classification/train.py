@@ -163,6 +163,7 @@ def _add_record(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
     )
+    flags.add_skip_broken(group)
     flags.add_print_freq(group)
 
 
@@ -312,6 +313,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         tensorboard=args.tensorboard,
         linear_probe=args.linear_probe,
         val_share=args.val_share,
+        skip_broken=args.skip_broken,
     )
 
 

@@ -8,6 +8,7 @@ process nor a port behind.
 import errno
 import io
 import ipaddress
+import logging
 import socket
 import threading
 import time
@@ -22,6 +23,8 @@ from megengine.distributed.server import Methods, ThreadXMLRPCServer
 
 from ..errors import UsageError, UserError
 from .secret import HEADER, SigningTransport, is_signed, new_secret, shared_secret
+
+logger = logging.getLogger(__name__)
 
 CALL_EVERY = 0.5  # seconds between two calls of a launcher to node 0's
 _CALL_SECONDS = 2.0  # for one such call to be answered
@@ -64,6 +67,7 @@ class Topology:
 class _Server(ThreadXMLRPCServer):
     daemon_threads = True  # a thread that serves a rank that never comes must not keep us alive
     secret = ""
+    has_remarked = False  # that somebody was turned away
 
 
 class _Handler(SimpleXMLRPCRequestHandler):
@@ -74,7 +78,7 @@ class _Handler(SimpleXMLRPCRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("content-length", "")
-        if not length.isdecimal() or int(length[:20]) > _MOST_BYTES:
+        if not length.isdecimal() or len(length) > 9 or int(length) > _MOST_BYTES:
             self._turn_away(413, "too long")
             return
         if self.headers.get("content-encoding", "identity") != "identity":
@@ -83,9 +87,18 @@ class _Handler(SimpleXMLRPCRequestHandler):
         body = self.rfile.read(int(length))
         if not is_signed(self.server.secret, body, self.headers.get(HEADER, "")):
             self._turn_away(403, "the secret of this job is another")
+            self._remark()
             return
         self.rfile = io.BytesIO(body)
         super().do_POST()
+
+    def _remark(self) -> None:
+        if not self.server.has_remarked:
+            self.server.has_remarked = True
+            logger.warning(
+                "%s has called and does not know this job's secret; it was turned away",
+                self.client_address[0],
+            )
 
     def _turn_away(self, code: int, reason: str) -> None:
         self.close_connection = True
@@ -106,6 +119,12 @@ class _Methods(Methods):
 
     def join(self, node: int, nodes: int, ngpus: int, settings: Dict[str, str]) -> str:
         """Let another node take part; return why not, or nothing."""
+        refusal = self._refusal(node, nodes, ngpus, settings)
+        if refusal:
+            logger.warning("node %s was turned away: %s", node, refusal)
+        return refusal
+
+    def _refusal(self, node: int, nodes: int, ngpus: int, settings: Dict[str, str]) -> str:
         with self.lock:
             if (nodes, ngpus) != (self.topology.nodes, self.topology.ngpus):
                 return (

@@ -312,6 +312,15 @@ def add_workers(
     )
 
 
+def add_skip_broken(parser: argparse._ActionsContainer) -> None:
+    """--skip-broken."""
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="go on without images that cannot be read; they are counted, and the first few named",
+    )
+
+
 def add_print_freq(parser: argparse._ActionsContainer) -> None:
     """--print-freq."""
     parser.add_argument(

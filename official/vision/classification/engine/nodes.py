@@ -1,4 +1,8 @@
-"""Which processes a job has, by flags and schedulers, and what all of them must have in common."""
+"""Which processes a job has, by flags and schedulers, and what all of them must have in common.
+
+Flags, versions and code are compared when a node joins, before any rank starts; the images by the
+ranks, before the first step.
+"""
 
 import argparse
 import hashlib
@@ -12,9 +16,12 @@ import megengine
 import numpy as np
 
 from .. import __version__
+from ..data.dataset import ImageDataset
+from ..distributed.collectives import world_size
+from ..distributed.consistency import require_same_run, require_same_value
 from ..distributed.launch import Topology
 from ..distributed.schedulers import PORT, Place, place_of
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..text import printable
 
 logger = logging.getLogger(__name__)
@@ -26,6 +33,7 @@ _OF_ONE_NODE = frozenset(
     "dist_port dist_secret dist_timeout rank world_size ngpus list min_top1 dry_run".split()
 )
 _SHOWN = 100  # letters of a value
+_COMPARED = 16  # images of a data set whose content is compared
 _SOURCES = (".py", ".yaml", ".cpp", ".h")
 
 
@@ -134,3 +142,36 @@ def _digest_of_code() -> str:
     for path in sorted(path for path in root.rglob("*") if path.suffix in _SOURCES):
         digest.update(f"{path.relative_to(root)} {_digest_of_file(path)}\0".encode())
     return digest.hexdigest()
+
+
+def require_same_images(**sets: ImageDataset) -> None:
+    """Make sure that all ranks have the same images: names, labels, and the content of a few.
+
+    Args:
+        sets: images by what messages call them, such as ``training``.
+
+    Raises:
+        TrainingError: naming what differs, on every rank.
+    """
+    if world_size() > 1:
+        for which, images in sets.items():
+            _compare(which, images)
+
+
+def _compare(which: str, images: ImageDataset) -> None:
+    require_same_value(f"the number of {which} images", len(images))
+    require_same_run(f"the list of classes of the {which} images", images.classes)
+    base = images.root if images.root.is_dir() else images.root.parent
+    names = (os.path.relpath(path, base) for path in images.paths)
+    labels = hashlib.sha256(np.ascontiguousarray(images.labels)).hexdigest()
+    require_same_run(f"the list of {which} images and their classes", [*names, labels])
+    few = np.linspace(0, len(images) - 1, min(_COMPARED, len(images))).astype(int)
+    contents = [_content(images, index) for index in few.tolist()]
+    require_same_run(f"the content of the {which} images", contents)
+
+
+def _content(images: ImageDataset, index: int) -> str:
+    try:
+        return hashlib.sha256(images.content(index)).hexdigest()
+    except DataError:
+        return ""  # which is said by whoever needs it

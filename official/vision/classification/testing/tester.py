@@ -13,6 +13,7 @@ from ..data.sampler import eval_batches
 from ..data.splits import HeldOut, open_testing
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
+from ..distributed.consistency import require_same_state
 from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
 from ..engine.class_scores import ClassCounts, ClassScores
@@ -22,7 +23,9 @@ from ..engine.evaluation import FlipTta, Result, evaluate
 from ..engine.files import check_target, refuse_inside
 from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
+from ..engine.nodes import require_same_images
 from ..engine.schema import Precision
+from ..engine.skipping import Skipped, without_broken
 from ..errors import UsageError, UserError, WeightsError
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
@@ -42,6 +45,7 @@ class TestConfig:
         benchmark: one of ``BENCHMARKS``, which the images are; they are counted as it defines.
         real_labels: for ImageNet ReaL, the path of its labels.
         split: "train", "val" or "test"; None for "val" or what there is in its place.
+        skip_broken: whether images that cannot be used are left out.
     """
 
     data: str
@@ -60,6 +64,7 @@ class TestConfig:
     benchmark: Optional[str] = None
     real_labels: Optional[str] = None
     split: Optional[str] = None
+    skip_broken: bool = False
 
 
 def test(config: TestConfig) -> int:
@@ -95,6 +100,13 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         folder = apply_class_map(folder, class_map, network.classes, network.names)
     console = Console(rank() == 0)
     console.line(which)
+    skipped = None
+    if config.skip_broken:
+        folder, skipped = without_broken(folder, "test", network.preprocess, config.workers)
+        for line in skipped.lines():
+            console.line(line)
+    require_same_images(test=folder)
+    require_same_state(network.model, None)
     loader = Loader(
         folder,
         EvalTransform(network.preprocess),
@@ -124,7 +136,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
     scores = counts.scores()
-    _tell(config, console, result, scores, folder, mirrored, calibration, judge)
+    _tell(config, console, result, scores, folder, mirrored, calibration, judge, skipped)
     if answers and config.report:
         data = ReportData(
             folder,
@@ -132,7 +144,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
             result.loss,
             f"{network.arch} on {folder.root}",
             _about(config, device, network, folder),
-            _remarks(mirrored, calibration),
+            _remarks(mirrored, calibration) + (skipped.lines() if skipped else []),
         )
         _report(Path(config.report), console, data)
     return 0
@@ -155,6 +167,7 @@ def _tell(
     mirrored: Optional[Result],
     calibration: Optional[Calibration],
     judge: Optional[Judge],
+    skipped: Optional[Skipped],
 ) -> None:
     answer = result.to_dict()
     console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
@@ -172,6 +185,8 @@ def _tell(
     if judge:
         answer["benchmark"] = judge.result()
         console.line(line_of(answer["benchmark"]))
+    if skipped:
+        answer["skipped"] = skipped.to_dict()
     if config.json and rank() == 0:
         _write_json(Path(config.json), answer)
 
