@@ -20,7 +20,7 @@ from tests import documents
 from tests.documents import ROOT
 
 RECIPES, SAFETY, REPRODUCING = (
-    f"docs/{name}.md" for name in ("recipes", "weight-safety", "reproducing")
+    f"docs/{name}.md" for name in ("recipes", "security", "reproducing")
 )
 READERS = "official.vision.classification.readers"
 

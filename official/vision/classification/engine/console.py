@@ -149,11 +149,15 @@ class SplitBar:
 
 
 def read_metrics(folder: Path) -> List[Dict[str, Any]]:
-    """The rows of a run's metrics.jsonl; a last line that a crash cut short is left out."""
-    rows = []
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    """The rows of a run's metrics.jsonl, up to one that is damaged, such as a crash leaves."""
+    rows: List[Dict[str, Any]] = []
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            break
+        rows.append(row)
     return rows

@@ -163,7 +163,7 @@ def _compare(which: str, images: ImageDataset) -> None:
     require_same_run(f"the list of classes of the {which} images", images.classes)
     base = images.root if images.root.is_dir() else images.root.parent
     names = (os.path.relpath(path, base) for path in images.paths)
-    labels = hashlib.sha256(np.ascontiguousarray(images.labels)).hexdigest()
+    labels = hashlib.sha256(images.labels.tobytes()).hexdigest()
     require_same_run(f"the list of {which} images and their classes", [*names, labels])
     few = np.linspace(0, len(images) - 1, min(_COMPARED, len(images))).astype(int)
     contents = [_content(images, index) for index in few.tolist()]

@@ -29,16 +29,15 @@ def open_images(config: "TrainConfig") -> Tuple[TrainingData, Dict[str, Skipped]
     data = open_training(config.data, config.val_share, config.seed)
     if not config.skip_broken:
         return data, {}
-    found: Dict[str, ImageDataset] = {}
-    skipped: Dict[str, Skipped] = {}
-    for name, which in (("train", "training"), ("val", "validation"), ("test", "test")):
-        images = getattr(data, name)
-        if images is not None:
-            found[name], skipped[name] = without_broken(
-                images, which, config.recipe.preprocess, config.workers
-            )
-    told = [line for one in skipped.values() for line in one.lines()]
-    return replace(data, lines=[*data.lines, *told], **found), skipped
+    needs = (config.recipe.preprocess, config.workers)
+    train, left_out = without_broken(data.train, "training", *needs)
+    skipped = {"train": left_out}
+    val, skipped["val"] = without_broken(data.val, "validation", *needs)
+    test = data.test
+    if test is not None:
+        test, skipped["test"] = without_broken(test, "test", *needs)
+    lines = [*data.lines, *(line for one in skipped.values() for line in one.lines())]
+    return replace(data, train=train, val=val, test=test, lines=lines), skipped
 
 
 def counts_of(skipped: Dict[str, Skipped], *splits: str) -> Dict[str, int]:

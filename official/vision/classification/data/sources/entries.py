@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import struct
 import tempfile
 import zipfile
@@ -33,6 +34,7 @@ _LONG = 1 << 33  # bytes of archives that are worth a word before they are looke
 _MAX_LABEL = 1 << 16  # bytes of a file that holds a label
 _MAX_ENTRIES = 20_000_000  # of a zip archive; ImageNet's largest collection has 14 million images
 _LABEL_KEYS = ("label", "cls", "class", "class_id")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error)
 _END = struct.Struct("<4s6xHII2x")  # a zip archive's end: entries, bytes and place of its directory
 _END64 = struct.Struct("<4s28xQQ8x")
 _LOCAL = struct.Struct("<4s22xHH")  # before a member: signature, lengths of its name and the extra
@@ -253,16 +255,20 @@ class _Kept:
     def load(self) -> Optional[Entries]:
         """None where it was not kept, or is not of these archives, or of somebody else."""
         try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
+            # A pipe would be waited for, and a link may lead anywhere.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
                 if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+                    return None
+                if not stat.S_ISREG(status.st_mode):
                     return None
                 with np.load(file, allow_pickle=False) as kept:
                     if not np.array_equal(kept["stamps"], self._stamps):
                         return None
                     names, texts = _split(kept["names"]), _split(kept["texts"])
                     columns = {key: kept[key] for key in (*_COLUMNS, "is_zip")}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (OSError, ValueError, KeyError, EOFError, MemoryError, *_DAMAGED):
             return None
         entries = Entries(self._shards, self._stamps, names, texts, **columns)
         return entries if _is_sound(entries) else None

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -84,6 +85,17 @@ def test_the_same_images_in_every_form(form, root):
     assert report.counts["val"] == dict(zip(CLASSES, (2, 3, 2)))
 
 
+def _claiming(count):
+    """An archive of numpy whose array has, by its header, so many numbers."""
+    header = io.BytesIO()
+    about = {"descr": "<i8", "fortran_order": False, "shape": (count, 2)}
+    np.lib.format.write_array_header_1_0(header, about)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("stamps.npy", header.getvalue())
+    return buffer.getvalue()
+
+
 def test_an_index_is_made_once_and_checked(root, home, monkeypatch):
     path = one_tar(root)
     expected = load_split(path, "train")
@@ -99,6 +111,10 @@ def test_an_index_is_made_once_and_checked(root, home, monkeypatch):
         lambda: kept.chmod(0o666),
         lambda: path.touch(),
         kept.unlink,
+        lambda: (kept.unlink(), os.mkfifo(kept)),
+        lambda: (kept.rename(home / "other"), kept.symlink_to(home / "other")),
+        lambda: np.savez(kept.open("wb"), stamps=np.zeros(1)),
+        lambda: kept.write_bytes(_claiming(1 << 60)),
     ):
         spoil()
         looks.clear()
