@@ -80,7 +80,7 @@ def removed(tiny_images, tmp_path_factory):
 
 def train(data, recipe, save, *more):
     flags = ["--data", data, "-c", recipe, "--arch", ARCH, "--save", save, "--device", "cpu"]
-    return ["train.py", *flags, "-j", 1, "-b", 4, *more]
+    return ["train.py", *flags, "-j", 1, *more]
 
 
 def run(name, *flags):
@@ -105,7 +105,8 @@ def trained(removed, tmp_path_factory):
     recipe = folder / "tiny.yaml"
     recipe.write_text(
         "epochs: 3\n"
-        "optimizer: {lr: 0.05}\n"
+        "batch_size: 4\n"
+        "optimizer: {lr: 0.05, momentum: 0.9, weight_decay: 0.0001}\n"
         "schedule: {milestones: [2], warmup_epochs: 1}\n"
         "augment: {crop: padded, padding: 2, jitter: 0.2}\n"
         "preprocess: {order: BGR, mean: [128, 128, 128], std: [64, 64, 64], resize: 16, crop: 16}\n"
