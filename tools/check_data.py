@@ -39,7 +39,7 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "--split", choices=("train", "val"), help="look at one of them only (default: both)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything that was found there")
+    parser.add_argument("--json", metavar="FILE", help="write all that was found to a JSON file")
     flags.add_workers(parser, "read images", may_be_none=False)
     flags.add_skip_broken(parser)
     return parser
