@@ -206,6 +206,7 @@ def test_all_agree_about_every_file(broken, trained, tmp_path, capsys):
     assert run(*check, "--skip-broken") == 0
     assert "usable with --skip-broken, which leaves 7 images out" in capsys.readouterr().out
     report = json.loads(path.read_text())
+    assert report["skipped"] == {"train": TRAIN, "val": VAL}
     found = {
         reason.split(": ")[0] for reasons in report["unreadable"].values() for reason in reasons
     }

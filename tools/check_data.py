@@ -133,6 +133,8 @@ def start(args: argparse.Namespace) -> int:
         bar.console.line(line)
     if args.json:
         found = {"data": args.data, "sound": report.is_sound, **asdict(report)}
+        if found.pop("skip_broken"):
+            found["skipped"] = {split: len(one) for split, one in report.unreadable.items()}
         write_atomically(Path(args.json), (json.dumps(found, indent=2) + "\n").encode())
     return 0 if report.is_sound else 1
 

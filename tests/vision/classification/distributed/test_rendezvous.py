@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 import xmlrpc.client
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -238,6 +240,20 @@ def test_node_0_listens_where_it_is_told_and_nowhere_else(port):
             socket.create_connection(("127.0.0.3", used))
         host._server.shutdown()
         host._server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("several", "listens"),
+    [(Topology(ngpus=2), "0100007F"), (Topology(nodes=2, address="127.0.0.2"), "0200007F")],
+)
+def test_nccls_meeting_point_listens_there_too(port, several, listens):
+    """It is MegEngine's own server, without any secret; see /proc/net/tcp."""
+    host = RendezvousServer(replace(several, port=port), "gpu")
+    suffix = f":{host._methods.get_mm_server_port():04X}"
+    rows = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()]
+    assert [row for row in rows if row.endswith(suffix)] == [listens + suffix]
+    host._server.shutdown()
+    host._server.server_close()
 
 
 def test_an_address_of_another_machine_is_named(port):
