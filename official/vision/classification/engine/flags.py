@@ -21,6 +21,8 @@ from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
 from .nodes import topology as topology
 from .schema import Precision
+from .values import boolean, device, natural, port, positive, positive_float
+from .values import share as share
 
 DEFAULT_DATA = "/data/datasets/imagenet"
 
@@ -256,7 +258,7 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--distribute",
-        type=_boolean,
+        type=boolean,
         default=True,
         metavar="BOOL",
         help="false: one process, whatever --ngpus and --world-size say",
@@ -333,55 +335,6 @@ def add_print_freq(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """A flag's value that must be 1, 2, 3, …"""
-    return _integer(text, 1)
-
-
-def natural(text: str) -> int:
-    """A flag's value that must be 0, 1, 2, …"""
-    return _integer(text, 0)
-
-
-def device(text: str) -> str:
-    """--device's value; cuda is what others call a GPU."""
-    name = {"cuda": "gpu"}.get(text.lower(), text.lower())
-    if name in ("auto", "gpu", "cpu"):
-        return name
-    which = ""
-    if re.fullmatch(r"(gpu|cuda):?\d+|\d+", name):
-        number = re.sub(r"\D", "", name)
-        which = f"; CUDA_VISIBLE_DEVICES={number} before the command chooses that GPU"
-    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, gpu (or cuda) and cpu{which}")
-
-
-def port(text: str) -> int:
-    """A flag's value that must be a port's number."""
-    value = _integer(text, 1)
-    if value > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; they go up to 65535")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """A flag's value that must be a number above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A flag's value that must lie between 0 and 1."""
-    value = positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return value
-
-
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
     escape_unencodable()  # --help, too
@@ -399,20 +352,3 @@ def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     if getattr(args, "rank", None) is not None and args.rank >= (args.world_size or 1):
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args
-
-
-def _integer(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
-    return value
-
-
-def _boolean(text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return words[text.lower()]
