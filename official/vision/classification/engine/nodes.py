@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Dict
 
@@ -32,6 +33,7 @@ _OF_ONE_NODE = frozenset(
     "data data_path save report json keep tensorboard workers debug device distribute dist_addr "
     "dist_port dist_secret dist_timeout rank world_size ngpus list min_top1 dry_run".split()
 )
+_HOST = re.compile(r"[\w.-]{1,253}", re.ASCII)
 _SHOWN = 100  # letters of a value
 _COMPARED = 16  # images of a data set whose content is compared
 _SOURCES = (".py", ".yaml", ".cpp", ".h")
@@ -58,11 +60,16 @@ def topology(args: argparse.Namespace) -> Topology:
             *(place.scheduler, place.node, place.nodes),
             *(args.dist_addr or place.address, args.dist_port or place.port),
         )
+    address = args.dist_addr or place.address
+    if not _HOST.fullmatch(address):
+        raise UsageError(
+            f"--dist-addr {address}: expected a host's name or an address such as 10.0.0.1"
+        )
     return Topology(
         ngpus=args.ngpus,
         nodes=place.nodes,
         node=place.node,
-        address=args.dist_addr or place.address,
+        address=address,
         port=args.dist_port or place.port,
         timeout=args.dist_timeout,
         secret=args.dist_secret,

@@ -59,6 +59,22 @@ def test_flags_come_before_variables(slurm, caplog, given):
     assert not caplog.text
 
 
+@pytest.mark.parametrize(
+    "address", ["::1", "a b", "host:99", "user@host", "http://host", "", "\033"]
+)
+def test_an_address_that_is_none(monkeypatch, address):
+    """The other nodes would ask for it until their patience ends."""
+    flag = () if address == "" else ("--dist-addr", address)
+    if flag:
+        with pytest.raises(UsageError, match="expected a host's name or an address such as"):
+            topology_of("--world-size", 2, *flag)
+    monkeypatch.setenv("MASTER_ADDR", address or " ")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UsageError, match="expected a host's name or an address such as"):
+        topology_of()
+
+
 def test_a_job_without_srun_is_told_what_it_leaves_idle(monkeypatch, caplog):
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
     assert topology_of() == Topology()

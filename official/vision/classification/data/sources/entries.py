@@ -24,6 +24,7 @@ from megengine.hub.hub import _get_megengine_home
 
 from ...errors import DataError
 from ...readers.tar_file import is_tar, members
+from ...readers.text_file import open_regular
 from ..image import MAX_BYTES
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Entries:
             )
         path = self.shards[shard]
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 if _stamp(file) != tuple(self.stamps[shard].tolist()):
                     raise DataError(f"{path}: has changed since it was opened; start anew")
@@ -155,7 +156,7 @@ def _join(
 
 def _scan(path: Path) -> List[_Found]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(512)
             if head[:2] == b"\x1f\x8b":
                 raise DataError(
@@ -173,7 +174,7 @@ def _scan(path: Path) -> List[_Found]:
 
 
 def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -226,7 +227,7 @@ def _scan_zip(path: Path) -> Iterator[_Found]:
 
 def _check_directory(path: Path) -> None:
     """Refuse a directory so long that reading it would fill the memory."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - (1 << 16) - _END.size)
         file.seek(start)
