@@ -1,7 +1,9 @@
 """train.py and test.py on several nodes, each of which is a process on this machine."""
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from official.vision.classification.training.checkpoint import read_checkpoint
+from tests import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCH = "resnet20_cifar"
@@ -73,35 +76,101 @@ def flags_of(data, recipe, save, *more):
     return ("train.py", *flags, "-j", 1, "--resume", "auto", *more)
 
 
-def test_a_job_of_slurm_that_is_requeued_ends_as_one_that_never_was(
-    start, tiny_images, tiny_recipe, tmp_path, port
+# Starts the command for two nodes as srun does, and warns it once, as --signal=USR1@300 has it done.
+SRUN = """#!/bin/bash
+export SLURM_STEP_NODELIST='localhost,gpu[1-7]' SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=0
+export SLURM_STEP_TASKS_PER_NODE='1(x2)'
+for node in 0 1; do
+    SLURM_PROCID=$node SLURM_NODEID=$node "$@" 2> "stderr-$node-$SLURM_RESTART_COUNT" &
+    pids+=($!)
+done
+if [ "$SLURM_RESTART_COUNT" = 0 ]; then
+    until [ -s "$METRICS" ]; do sleep 0.05; done
+    kill -USR1 "${pids[@]}"
+fi
+worst=0
+for pid in "${pids[@]}"; do
+    wait "$pid"; code=$?
+    [ $code -gt $worst ] && worst=$code
+done
+exit $worst
+"""
+
+
+@pytest.fixture()
+def job(tmp_path):
+    """The script of docs/slurm.md, with its words replaced, and the commands that it calls."""
+    (script,) = (b.text for b in documents.blocks("docs/slurm.md") if "#SBATCH" in b.text)
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", '#!/bin/bash\necho "$@" >> requeued\n')):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+
+    def job(port, changes, **variables):
+        text = script
+        for old, new in changes.items():
+            assert text.count(old) == 1, old
+            text = text.replace(old, str(new))
+        environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"}
+        environment.update(SLURM_JOB_ID=str(port - 20000), **variables)
+        return subprocess.run(
+            ["bash", "-c", text],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
+    return job
+
+
+def test_the_job_of_the_document_is_requeued_and_ends_as_one_that_never_was(
+    start, job, tiny_images, tiny_recipe, tmp_path
 ):
-    """Two nodes, warned by SIGUSR1 and started again by the same line; beside it --ngpus 2."""
-    whole, code = tmp_path / "whole", []
-    code += told(start(*flags_of(tiny_images, tiny_recipe, whole, "--ngpus", 2)))[0]
-    save = tmp_path / "requeued"
-    for attempt in range(2):
-        line = flags_of(tiny_images, tiny_recipe, save, "--dist-port", port)
-        if attempt == 0:  # slow enough to be caught
-            line += ("--save-every", 1)
-        both = [start(*line, **srun(node, port)) for node in (0, 1)]
-        if attempt == 0:
-            metrics = save / ARCH / "metrics.jsonl"
-            while not metrics.exists() and both[0].poll() is None:
-                time.sleep(0.02)
-            for node in both:
-                node.send_signal(signal.SIGUSR1)
-        codes, said = told(*both)
-        code += codes
+    """Two nodes, warned by SIGUSR1 and started again by the same script; beside it --ngpus 2."""
+    whole = tmp_path / "whole"
+    assert told(start(*flags_of(tiny_images, tiny_recipe, whole, "--ngpus", 2)))[0] == [0]
+    port, folder = free_port_of_jobs(), tmp_path / "output" / ARCH
+    changes = {
+        ".venv/bin/python train.py": f"{sys.executable} {ROOT / 'train.py'}",
+        "/data/imagenet": tiny_images,
+        "resnet50_8xb32_in1k": f"{tiny_recipe} --arch {ARCH} --device cpu",
+        "--ngpus 8 --workers 7": "--workers 1",
+    }
+    for attempt, expected in enumerate((138, 0)):
+        done = job(
+            port, changes, SLURM_RESTART_COUNT=str(attempt), METRICS=str(folder / "metrics.jsonl")
+        )
+        said = [(tmp_path / f"stderr-{node}-{attempt}").read_text() for node in (0, 1)]
+        assert done.returncode == expected, (done.stdout, done.stderr, said)
         for node, text in enumerate(said):
             where = f"node 0 is localhost, port {port}"
             assert f"by the variables of Slurm this is node {node} of 2, and {where}" in text
-    assert code == [0, 138, 138, 0, 0]
-    ends = [read_checkpoint(folder / ARCH / "checkpoint.safetensors") for folder in (whole, save)]
+    assert (tmp_path / "requeued").read_text() == f"requeue {port - 20000}\n"
+    ends = [read_checkpoint(one / "checkpoint.safetensors") for one in (whole / ARCH, folder)]
     assert ends[0][0].step == ends[1][0].step > 0
     assert ends[0][1].keys() == ends[1][1].keys()
     assert all((ends[1][1][name] == value).all() for name, value in ends[0][1].items())
-    assert "SIGUSR1: saved step" in (save / ARCH / "log.txt").read_text()
+    log = (folder / "log.txt").read_text()
+    assert "SIGUSR1: saved step" in log and "resumed from" in log
+
+
+def free_port_of_jobs():
+    """One that the number of a job stands for."""
+    for port in range(20000 + os.getpid() % 9000, 30000):
+        with socket.socket() as server, contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port")
+
+
+def test_the_line_of_the_document_is_one_that_train_py_takes():
+    (script,) = (b.text for b in documents.blocks("docs/slurm.md") if "#SBATCH" in b.text)
+    (line,) = (line for line in script.splitlines() if line.startswith("srun "))
+    _, args = documents.parse("train.py", shlex.split(line.split("train.py ")[1]))
+    assert (args.resume, args.ngpus, args.world_size) == ("auto", 8, None)
 
 
 def nodes_of(start, port, *lines):
