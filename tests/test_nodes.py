@@ -76,7 +76,7 @@ def flags_of(data, recipe, save, *more):
     return ("train.py", *flags, "-j", 1, "--resume", "auto", *more)
 
 
-# Starts the command for two nodes as srun does, and warns it once, as --signal=USR1@300 has it done.
+# Starts the command for two nodes as srun does, and warns it once, as --signal=USR1@300 would have.
 SRUN = """#!/bin/bash
 export SLURM_STEP_NODELIST='localhost,gpu[1-7]' SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=0
 export SLURM_STEP_TASKS_PER_NODE='1(x2)'
@@ -103,7 +103,8 @@ def job(tmp_path):
     (script,) = (b.text for b in documents.blocks("docs/slurm.md") if "#SBATCH" in b.text)
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", '#!/bin/bash\necho "$@" >> requeued\n')):
+    requeue = '#!/bin/bash\necho "$@" >> requeued\n'
+    for name, text in (("srun", SRUN), ("scontrol", requeue)):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
 
