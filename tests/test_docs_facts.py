@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from official.vision.classification.data import image
-from official.vision.classification.distributed import rendezvous
+from official.vision.classification.distributed import secret
 from official.vision.classification.engine import recipe as recipes
 from official.vision.classification.engine.schema import Recipe
 from official.vision.classification.errors import UsageError
@@ -106,7 +106,7 @@ def test_the_tests_that_are_named_are_there():
 
 
 def test_other_limits_of_the_text():
-    for name, value in (("512 MiB", image.MAX_BYTES), ("1 MiB", rendezvous._MOST_BYTES)):
+    for name, value in (("512 MiB", image.MAX_BYTES), ("1 MiB", secret.MOST_BYTES)):
         assert name in documents.read(SAFETY) and value == int(name.split()[0]) << 20
 
 

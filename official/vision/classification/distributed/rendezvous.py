@@ -22,13 +22,19 @@ from megengine.core._imperative_rt.utils import create_mm_server
 from megengine.distributed.server import Methods, ThreadXMLRPCServer
 
 from ..errors import UsageError, UserError
-from .secret import HEADER, SigningTransport, is_signed, new_secret, shared_secret
+from .secret import (
+    HEADER,
+    MOST_BYTES,
+    SigningTransport,
+    is_signed,
+    new_secret,
+    shared_secret,
+)
 
 logger = logging.getLogger(__name__)
 
 CALL_EVERY = 0.5  # seconds between two calls of a launcher to node 0's
 _CALL_SECONDS = 2.0  # for one such call to be answered
-_MOST_BYTES = 1 << 20  # of a call; those that are made have a few hundred
 _IDLE_SECONDS = 60.0  # for a stranger to say what he wants
 _NOT_GIVEN = "not given"
 _SHOWN = 5  # differences, in a message
@@ -78,7 +84,7 @@ class _Handler(SimpleXMLRPCRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("content-length", "")
-        if not length.isdecimal() or len(length) > 9 or int(length) > _MOST_BYTES:
+        if not length.isdecimal() or len(length) > 9 or int(length) > MOST_BYTES:
             self._turn_away(413, "too long")
             return
         if self.headers.get("content-encoding", "identity") != "identity":

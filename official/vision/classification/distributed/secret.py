@@ -8,12 +8,13 @@ home share.
 
 import contextlib
 import hmac
+import io
 import os
 import secrets
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Optional
-from xmlrpc.client import Transport
+from xmlrpc.client import ProtocolError, Transport
 
 from megengine.hub.hub import _get_megengine_home
 
@@ -23,6 +24,7 @@ from ..errors import UsageError
 
 VARIABLE = "RESNET_DIST_SECRET"
 HEADER = "X-Resnet-HMAC"
+MOST_BYTES = 1 << 20  # of a call or its answer; those that are made have a few hundred
 _FILE = "dist_secret"
 _LEAST, _MOST = 16, 200  # characters
 
@@ -43,7 +45,7 @@ def is_signed(secret: str, body: bytes, signature: str) -> bool:
 
 
 class SigningTransport(Transport):
-    """XML-RPC whose requests are signed.
+    """XML-RPC whose requests are signed, and whose answers have at most ``MOST_BYTES``.
 
     Args:
         seconds: for a call to be answered; None waits for ever.
@@ -58,6 +60,14 @@ class SigningTransport(Transport):
         connection = super().make_connection(host)
         connection.timeout = self._seconds
         return connection
+
+    accept_gzip_encoding = False  # an answer could unfold to anything
+
+    def parse_response(self, response: Any) -> Any:
+        data = response.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ProtocolError("", 413, f"an answer has more than {MOST_BYTES:,} bytes", {})
+        return super().parse_response(io.BytesIO(data))  # type: ignore[arg-type]
 
     def send_content(self, connection: HTTPConnection, request_body: Any) -> None:
         connection.putheader(HEADER, sign(self._secret, request_body))

@@ -1,7 +1,9 @@
 """What the launchers of two nodes hear of each other, without ranks."""
 
+import contextlib
 import gzip
 import http.client
+import http.server
 import socket
 import threading
 import time
@@ -214,6 +216,36 @@ def test_a_packed_request_is_not_unpacked(two, port, secret):
     body = gzip.compress(bytes(1 << 20))
     headers = {"Content_Length": str(len(body)), "Content_Encoding": "gzip"}
     assert call(port, body, X_Resnet_HMAC=sign(secret, body), **headers)[0] == 415
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_an_answer_takes_no_memory_without_end(port, encoding):
+    """Of whoever has taken node 0's address: 100 GB, or few bytes that unfold to many."""
+    sent = []
+
+    class Impostor(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(10**11))
+            if encoding:
+                self.send_header("Content-Encoding", encoding)
+            self.end_headers()
+            piece = gzip.compress(bytes(1 << 24)) if encoding else bytes(1 << 16)
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(piece)
+                    sent.append(len(piece))
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", port), Impostor) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(UserError, match="an answer has more than 1,048,576 bytes"):
+            RendezvousClient(Topology(nodes=2, node=1, port=port))
+        thread.join()
+    assert sum(sent) < 1 << 25
 
 
 def test_what_differs_between_nodes_is_named(port, clock, caplog):
