@@ -78,8 +78,10 @@ def topology(args: argparse.Namespace) -> Topology:
 
 
 def _remark_on_idle_nodes(is_asked_for: bool) -> None:
+    if is_asked_for or "SLURM_STEP_NODELIST" in os.environ:  # a step has the nodes it wants
+        return
     nodes = os.environ.get("SLURM_JOB_NUM_NODES", "")
-    if nodes.isdecimal() and int(nodes) > 1 and not is_asked_for:
+    if nodes.isdecimal() and nodes not in ("0", "1"):
         logger.warning(
             "Slurm has given this job %s nodes, and without srun only this one is used; see "
             "docs/slurm.md",
@@ -95,7 +97,7 @@ def _take_own_device(place: Place, ngpus: int) -> None:
             "machine, each for one device; leave the flag out, or start one process on each machine"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(index) for index in range(place.locals)]
+    devices = list(map(str, range(place.locals))) if visible is None else visible.split(",")
     if len(devices) >= place.locals:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[place.local]
 

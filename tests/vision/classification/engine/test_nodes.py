@@ -82,21 +82,25 @@ def test_a_job_without_srun_is_told_what_it_leaves_idle(monkeypatch, caplog):
     assert line.startswith("Slurm has given this job 4 nodes, and without srun only this one")
     caplog.clear()
     topology_of("--world-size", 1)
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "gpu3")  # one of several steps of a job
+    assert topology_of() == Topology()
     assert not caplog.messages
 
 
 @pytest.mark.parametrize(
     ("visible", "taken"),
-    [(None, "1"), ("4,5", "5"), ("GPU-a,GPU-b,GPU-c", "GPU-b"), ("7", "7")],
+    [(None, "1"), ("4,5", "5"), ("GPU-a,GPU-b,GPU-c", "GPU-b"), ("7", "7"), ("", "")],
 )
 def test_each_of_several_processes_takes_a_gpu_of_its_own(slurm, monkeypatch, visible, taken):
     """Unless the scheduler has let each see its own alone."""
     monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "2")
     monkeypatch.setenv("SLURM_NODEID", "0")
     monkeypatch.setenv("SLURM_LOCALID", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
     if visible is None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = topology_of()
     assert (found.nodes, found.node, found.ngpus) == (2, 1, 1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
