@@ -99,7 +99,7 @@ class Console:
     def rewind_metrics(self, step: int) -> None:
         """Drop what was written after ``step``: a resumed run writes it again."""
         if self.folder is not None and (self.folder / "metrics.jsonl").exists():
-            kept = [row for row in read_metrics(self.folder) if row["step"] <= step]
+            kept = [row for row in read_metrics(self.folder) if row.get("step", 0) <= step]
             text = "".join(json.dumps(row) + "\n" for row in kept)
             write_atomically(self.folder / "metrics.jsonl", text.encode())
         if self._events is not None:
@@ -157,7 +157,7 @@ def read_metrics(folder: Path) -> List[Dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             break
-        if not isinstance(row, dict) or type(row.get("step")) is not int:
+        if not isinstance(row, dict) or type(row.get("step", 0)) is not int:
             break
         rows.append(row)
     return rows

@@ -57,7 +57,7 @@ def test_metrics_are_rewound_to_the_step_of_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row", ["[]", "3", "null", "{}", '{"step": "1"}', '{"step": true}', "[" * 100_000, "\udcff"]
+    "row", ["[]", "3", "null", '{"step": "1"}', '{"step": true}', "[" * 100_000, "\udcff"]
 )
 def test_rows_end_at_one_that_is_damaged(tmp_path, row):
     """Whoever has put it there: a run goes on from what is before it."""
