@@ -216,7 +216,7 @@ def _scan_zip(path: Path) -> Iterator[_Found]:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise DataError(f"{path}: its directory is damaged ({error}); download it again") from None
     for info in infos:
-        if info.is_dir():
+        if info.filename.endswith("/") or not info.filename:  # is_dir() fails without a name
             continue
         if info.flag_bits & 0x41 or info.compress_type not in (0, 8):
             way = "encrypted" if info.flag_bits & 0x41 else "packed in a rare way"

@@ -238,6 +238,26 @@ def test_a_directory_of_tags_that_points_anywhere(tmp_path):
         assert "TIFF" in message or "cut short" in message
 
 
+def test_tags_of_nothing(tmp_path):
+    """Each tag of a TIFF once without a value, and all of them; found by changing bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 12)).save(buffer, "TIFF", tiffinfo={254: 0})
+    data = buffer.getvalue()
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    places = [at + 2 + 12 * index + 4 for index in range(count)]
+    path = tmp_path / "x.tif"
+    for chosen in (*([place] for place in places), places):
+        spoilt = bytearray(data)
+        for place in chosen:
+            spoilt[place : place + 4] = bytes(4)
+        path.write_bytes(spoilt)
+        try:
+            assert read_image(path).shape == (12, 16, 3)
+        except DataError as error:
+            assert str(error).startswith(f"{path}: ")
+
+
 def _samples():
     drawn = cv2.GaussianBlur(
         np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8), (5, 5), 0

@@ -464,3 +464,17 @@ def test_parquet_that_would_run_a_program(root, tmp_path):
     pq.write_table(table, root / "x.parquet")
     assert "would run as a program" in refusal(root / "x.parquet")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["", "\0", "\0/x.png", "/", "//"])
+def test_a_member_without_a_name(root, name):
+    """Python's zipfile itself fails on one; found by changing bytes."""
+    path = one_zip(root)
+    expected = load_split(path, "train")
+    with zipfile.ZipFile(path, "a") as archive:
+        info = zipfile.ZipInfo("nameless")
+        info.filename = name
+        archive.writestr(info, b"")
+    images = load_split(path, "train")
+    assert list(images.paths) == list(expected.paths) and len(images) == 12
+    np.testing.assert_array_equal(images.read(0), pixels("train", 0))
