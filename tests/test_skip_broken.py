@@ -201,7 +201,7 @@ def test_the_test_counts_the_rest_on_any_number_of_ranks(
     assert len(rows) == 1 + 12
 
 
-def test_all_agree_about_every_file(broken, trained, tmp_path, capsys):
+def test_all_agree_about_every_file(broken, trained, tmp_path, capsys, caplog):
     """The check of a data set, and prediction, name the same files."""
     _, before = trained
     path = tmp_path / "report.json"
@@ -219,15 +219,15 @@ def test_all_agree_about_every_file(broken, trained, tmp_path, capsys):
     predict = ["inference.py", broken / "train", broken / "val", "--json", "--device", "cpu"]
     predict += ["--model", before / ARCH / "best.safetensors", "-j", 1]
     assert run(*predict) == 1
-    out, err = capsys.readouterr()
-    assert len(json.loads(out)) == 39 - 7
-    assert all(f"{name}: " in err for name in found)
+    assert len(json.loads(capsys.readouterr().out)) == 39 - 7
+    assert all(f"{name}: " in caplog.text for name in found)
+    caplog.clear()
     assert run(*predict, "--skip-broken") == 0
-    out, err = capsys.readouterr()
-    answer = json.loads(out)
+    answer = json.loads(capsys.readouterr().out)
     assert len(answer["images"]) == 39 - 7 and answer["skipped"]["count"] == 7
     assert len(answer["skipped"]["first"]) == 5
-    assert "7 of 39 images could not be used" in err
+    assert "7 of 39 images could not be used" in caplog.text
+    assert len(caplog.messages) == 5 + 1
 
 
 def test_one_image_alone_must_be_good(broken, trained, capsys):
