@@ -6,6 +6,7 @@ from pathlib import Path
 import megengine as mge
 import pytest
 
+from official.vision.classification.distributed.launch import Topology
 from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.resnet.model import resnet18
@@ -79,7 +80,7 @@ def test_the_seeds_spellings_all_work():
     where = {"ngpus": 8, "nodes": 2, "node": 1, "address": "host", "port": 99, "timeout": 2.5}
     assert {name: getattr(topology, name) for name in where} == where
     assert topology.settings["--lr"] == "not given" and topology.secret is None
-    assert flags.topology(parse("test")) == flags.Topology()
+    assert flags.topology(parse("test")) == Topology()
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
