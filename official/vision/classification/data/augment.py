@@ -20,6 +20,7 @@ from .augmentation.rectangle import draw_rectangle
 from .augmentation.trivial_augment import TrivialAugment
 from .decoding.headers import Header
 from .jpeg import DIVISORS, Box, PartDecoder
+from .sampler import Key, generator_of
 from .transforms import resize, scaled
 
 
@@ -180,7 +181,7 @@ class TrainTransform:
         return random_erasing(image, augment.erasing, rng, augment.erasing_area, fill=fill)
 
     def of_file(
-        self, data: bytes, header: Header, rng: np.random.Generator, decoder: PartDecoder
+        self, data: bytes, header: Optional[Header], key: Key, decoder: PartDecoder
     ) -> Optional[np.ndarray]:
         """The same from a JPEG file, of which no more is decoded than a resized crop needs.
 
@@ -188,22 +189,42 @@ class TrainTransform:
         mean of several, and the crop's corner is rounded to one of them.
 
         Args:
-            header: what ``check_image`` found in ``data``.
+            header: what ``check_image`` found in ``data``; None before it was asked.
+            key: of the generator of what is drawn.
 
         Returns:
-            None where only the whole image will do, which needs ``rng`` anew.
+            None without a header where one is needed, and where only the whole image will do.
         """
-        how = self.augment
-        box, divisor = random_box(header.upright, rng, how.area, how.aspect), 1
+        how, rng, mirrored = self.augment, None, False
+        if decoder.draws and not self._changes_pixels:
+            shape = header.upright if header else None
+            drawn = decoder.draw(data, shape, key, how.area, how.aspect, how.flip)
+            if drawn is None:
+                return None
+            box, mirrored = drawn
+        elif header is None:
+            return None
+        else:
+            rng = generator_of(key)
+            box = random_box(header.upright, rng, how.area, how.aspect)
+        divisor = 1
         if how.decode == "scaled":
             fits = [each for each in DIVISORS if min(box[2:]) >= each * self.size]
             divisor = max(fits, default=1)
             box = _divided(box, divisor)
-        part = decoder.part(data, box, header.orientation, divisor)
+        part = decoder.part(data, box, header.orientation if header else 1, divisor)
         if part is None:
             return None
         part = scaled(part, (self.size, self.size), how.interpolation, how.library)
-        return self._after_crop(part, rng)
+        if rng is not None:
+            return self._after_crop(part, rng)
+        return cv2.flip(part, 1) if mirrored else part
+
+    @property
+    def _changes_pixels(self) -> bool:
+        """Whether more is drawn than a part and its mirror image."""
+        how = self.augment
+        return bool(how.jitter or how.rand_augment or how.trivial_augment or how.erasing)
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         how = self.augment
