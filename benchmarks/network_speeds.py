@@ -116,7 +116,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     found: List[Dict[str, Any]] = []
     if path.exists() and not args.again:
         found = json.loads(path.read_text())["networks"]
+    slow = {}
     if args.quiet is not None:
+        slow = {(e["network"], e["px"]): e for e in found if e["others"] > args.quiet}
         found = [each for each in found if each["others"] <= args.quiet]
     known = {(each["network"], each["px"]) for each in found}
     for arch, size in pairs():
@@ -124,11 +126,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             continue
         if time.monotonic() - started > args.seconds:
             break
-        found.append(measure(arch, size))
+        found.append(_faster(measure(arch, size), slow.pop((arch, size), None)))
         sys.stdout.write("{network:<22} {px:>4} {images_per_second:>8}\n".format(**found[-1]))
         sys.stdout.flush()
-        write(path, found)
+        write(path, [*found, *slow.values()])
     return 0
+
+
+def _faster(one: Dict[str, Any], other: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    """The same network measured twice."""
+    return max([one, other or one], key=lambda each: each["images_per_second"])
 
 
 def write(path: Path, found: List[Dict[str, Any]]) -> None:
@@ -141,6 +148,8 @@ def write(path: Path, found: List[Dict[str, Any]]) -> None:
         "batch": 1,
         "precision": "fp32",
     }
+    order = {pair: place for place, pair in enumerate(pairs())}
+    found = sorted(found, key=lambda each: order[each["network"], each["px"]])
     lines = ",\n".join(f"  {json.dumps(each)}" for each in found)
     head = json.dumps(about, indent=1)[:-2]
     path.write_text(f'{head},\n "networks": [\n{lines}\n ]\n}}\n', encoding="utf-8")
