@@ -13,9 +13,9 @@ import megengine.module as M
 import numpy as np
 
 from ..data.augment import TrainTransform
+from ..data.augmentation.mixing import Mix, apply_mix, draw_mix
 from ..data.dataset import ImageDataset
 from ..data.loader import Batch, Loader
-from ..data.mixing import Mix, apply_mix, draw_mix
 from ..data.sampler import steps_per_epoch, train_batches
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device

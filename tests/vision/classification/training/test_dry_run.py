@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from official.vision.classification.data.augmentation.mixing import Mix, draw_mix
 from official.vision.classification.data.folder import load_split
-from official.vision.classification.data.mixing import Mix, draw_mix
 from official.vision.classification.data.sampler import epoch_order
 from official.vision.classification.distributed.launch import Topology
 from official.vision.classification.engine.recipe import load_recipe, override, parse_recipe

@@ -13,7 +13,7 @@ from typing import Dict, List, Optional, Sequence, Tuple, overload
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, MissingSplit
 from ...readers.tar_file import is_tar, members
 from ...readers.text_file import open_regular, read_lines
 from ..dataset import ImageDataset, some, split_name
@@ -157,7 +157,7 @@ def _of_split(
             f"{path}: has no folder train; put one archive named train and one named val into a "
             "folder, and give that"
         )
-    raise DataError(f"{path}: holds {_listed(layout.images)}, and no {' or '.join(splits)}")
+    raise MissingSplit(f"{path}: holds {_listed(layout.images)}, and no {' or '.join(splits)}")
 
 
 def _instead(layout: Layout) -> str:

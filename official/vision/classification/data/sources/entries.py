@@ -11,16 +11,18 @@ import logging
 import os
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from megengine.hub.hub import _get_megengine_home
+
+from official.private_folder import private_folder, why_not_private
 
 from ...errors import DataError
 from ...readers.tar_file import is_tar, members
@@ -246,23 +248,30 @@ def _check_directory(path: Path) -> None:
 
 
 class _Kept:
-    """Where a look's result is kept."""
+    """Where a look's result is kept: in a folder that nobody else can put a file into."""
 
     def __init__(self, shards: Tuple[str, ...], stamps: np.ndarray):
         self._shards, self._stamps = shards, stamps
         digest = hashlib.sha256("\0".join((str(_VERSION), *shards)).encode("utf-8", "replace"))
-        self._path = Path(_get_megengine_home()) / "resnet_indexes" / f"{digest.hexdigest()}.npz"
+        wanted = str(Path(_get_megengine_home()) / "resnet_indexes")
+        try:
+            folder, problem = private_folder(wanted, "resnet_indexes")
+        except OSError:  # it is not kept then, which costs time only
+            folder, problem = wanted, ""
+        if problem:
+            logger.warning("%s; the places of images are kept in %s", problem, folder)
+        self._path = Path(folder) / f"{digest.hexdigest()}.npz"
 
     def load(self) -> Optional[Entries]:
         """None where it was not kept, or is not of these archives, or of somebody else."""
+        if why_not_private(str(self._path)):
+            return None
         try:
             # A pipe would be waited for, and a link may lead anywhere.
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
-                    return None
-                if not stat.S_ISREG(status.st_mode):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(self._path, flags), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
                     return None
                 with np.load(file, allow_pickle=False) as kept:
                     if not np.array_equal(kept["stamps"], self._stamps):
@@ -276,23 +285,21 @@ class _Kept:
 
     def save(self, entries: Entries) -> None:
         """Whole or not at all; a cache that cannot be written only costs time."""
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-                try:
-                    np.savez(
-                        file,
-                        stamps=entries.stamps,
-                        names=_joined(entries.names),
-                        texts=_joined(entries.texts),
-                        is_zip=entries.is_zip,
-                        **{key: getattr(entries, key) for key in _COLUMNS},
-                    )
-                    file.close()
-                    Path(file.name).replace(self._path)
-                except BaseException:
-                    Path(file.name).unlink()
-                    raise
+        with suppress(OSError), NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
+            try:
+                np.savez(
+                    file,
+                    stamps=entries.stamps,
+                    names=_joined(entries.names),
+                    texts=_joined(entries.texts),
+                    is_zip=entries.is_zip,
+                    **{key: getattr(entries, key) for key in _COLUMNS},
+                )
+                file.close()
+                Path(file.name).replace(self._path)
+            except BaseException:
+                Path(file.name).unlink()
+                raise
 
 
 def _is_sound(entries: Entries) -> bool:

@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
@@ -134,10 +135,49 @@ def test_an_index_that_points_past_the_archive(root, home):
         np.testing.assert_array_equal(folder.read(3), pixels("train", 3))
 
 
-def test_without_a_place_for_the_index(root, tmp_path, monkeypatch):
+def test_without_a_place_for_the_index(root, tmp_path, monkeypatch, caplog):
+    """It goes to a temporary folder, and where there is none either, it is not kept."""
     (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("MGE_HOME", str(tmp_path / "file"))
-    assert len(load_split(one_tar(root), "val")) == 7
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    path = one_tar(root)
+    assert len(load_split(path, "val")) == 7
+    assert len(list((tmp_path / "temporary").glob("resnet_indexes-*/*.npz"))) == 1
+    assert "are kept in" in caplog.text
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    assert len(load_split(path, "val")) == 7
+
+
+def test_an_index_that_others_could_have_written_is_not_used(root, home, monkeypatch, caplog):
+    """The folder is anybody's: what lies there may be a stranger's, and is left alone."""
+    path = one_tar(root)
+    expected = load_split(path, "train")
+    (kept,) = home.iterdir()
+    spoiled = kept.read_bytes()[:-200]
+    kept.write_bytes(spoiled)
+    home.chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(root))
+    assert list(load_split(path, "train").paths) == list(expected.paths)
+    assert kept.read_bytes() == spoiled and "can be written by others" in caplog.text
+    (elsewhere,) = root.glob("resnet_indexes-*/*.npz")
+    assert elsewhere.name == kept.name
+
+
+@pytest.mark.parametrize("planted", ["link", "pipe"])
+def test_an_index_is_a_regular_file(planted, root, home, tmp_path, monkeypatch):
+    path = one_tar(root)
+    expected = load_split(path, "train")
+    (kept,) = home.iterdir()
+    kept.rename(tmp_path / "real.npz")
+    if planted == "link":
+        kept.symlink_to(tmp_path / "real.npz")
+    else:
+        os.mkfifo(kept)
+    scan, looks = entries_module._scan, []
+    monkeypatch.setattr(entries_module, "_scan", lambda path: looks.append(path) or scan(path))
+    assert list(load_split(path, "train").paths) == list(expected.paths) and len(looks) == 1
+    assert kept.is_file() and not kept.is_symlink()  # made anew
 
 
 @pytest.mark.parametrize("form", [one_tar, one_zip])
