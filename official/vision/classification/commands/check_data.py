@@ -18,7 +18,7 @@ from ..data.check import Report, check_data
 from ..engine import flags
 from ..engine.console import SplitBar
 from ..engine.files import check_target, write_atomically
-from ..text import printable
+from ..text import aligned, printable
 
 SHOWN = 20  # classes, and messages of a kind, that are listed one by one
 
@@ -62,19 +62,6 @@ def table(report: Report) -> List[str]:
             rows.append((name, *(by_class.get(name, 0) for by_class in counts.values())))
         lines += ["", *aligned(rows)]
     return lines
-
-
-def aligned(rows: Sequence[Sequence[object]]) -> List[str]:
-    """Columns below each other: the first to the left, numbers to the right."""
-    texts = [[printable(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in texts
-    ]
 
 
 def messages(report: Report) -> List[str]:
