@@ -22,6 +22,8 @@ from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
 from .schema import Precision
+from .values import boolean, natural, positive, positive_float
+from .values import share as share
 
 DEFAULT_DATA = "/data/datasets/imagenet"
 
@@ -226,6 +228,15 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_language(parser: argparse._ActionsContainer) -> None:
+    """--lang, of what --report writes."""
+    parser.add_argument(
+        "--lang",
+        choices=("en", "zh"),
+        help="language of the report (default: that of the locale, if it is one of these, else en)",
+    )
+
+
 def add_batch_size(
     parser: argparse._ActionsContainer, default: Optional[int], what: str = "step"
 ) -> None:
@@ -262,7 +273,7 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--distribute",
-        type=_boolean,
+        type=boolean,
         default=True,
         metavar="BOOL",
         help="false: one process, whatever --ngpus and --world-size say",
@@ -337,35 +348,6 @@ def topology(args: argparse.Namespace) -> Topology:
     )
 
 
-def positive(text: str) -> int:
-    """A flag's value that must be 1, 2, 3, …"""
-    return _integer(text, 1)
-
-
-def natural(text: str) -> int:
-    """A flag's value that must be 0, 1, 2, …"""
-    return _integer(text, 0)
-
-
-def positive_float(text: str) -> float:
-    """A flag's value that must be a number above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A flag's value that must lie between 0 and 1."""
-    value = positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return value
-
-
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
     escape_unencodable()  # --help, too
@@ -383,20 +365,3 @@ def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     if hasattr(args, "rank") and args.rank >= args.world_size:
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args
-
-
-def _integer(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
-    return value
-
-
-def _boolean(text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return words[text.lower()]
