@@ -27,6 +27,7 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     "train": ("train", "train a network on a folder of images"),
     "test": ("test", "count the right answers on a data set, with a report"),
     "predict": ("inference", "name what is in pictures"),
+    "serve": ("commands.serve", "a page on this machine that names what is in dropped pictures"),
     "list": ("commands.list_weights", "the networks and published weights to choose from"),
     "check-data": ("commands.check_data", "read every image of a data set, compare the splits"),
     "prepare-data": ("commands.prepare_data", "pack a data set into shards"),

@@ -15,6 +15,7 @@ COMMANDS = {
         "tools/convert_weights.py",
         "tools/export.py",
         "tools/prepare_data.py",
+        "tools/serve.py",
     )
 }
 IN_PACKAGE = {"train.py": "train", "test.py": "test", "inference.py": "inference", **COMMANDS}
