@@ -3,22 +3,29 @@
 runs            python tools/compare_runs.py output/a/resnet18 output/b/resnet18
 as a picture    python tools/compare_runs.py output/a/resnet18 output/b/resnet18 --draw runs.png
 on one test     python tools/compare_runs.py output/a/resnet18 output/b/resnet18 --data photos
+as a page       python tools/compare_runs.py output/a/resnet18 output/b/resnet18 --data photos --html both.html
+two reports     python tools/compare_runs.py report-a report-b --html both.html
 
-A run is the folder that train.py leaves: <save>/<arch>.
-"""
+A run is the folder that train.py leaves: <save>/<arch>. For --html it may also be a folder that
+test.py --report has written; without --data the tests are those of such reports.
+"""  # noqa: E501
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..engine import flags
 from ..engine.class_scores import wilson
 from ..engine.console import read_metrics
-from ..engine.files import check_target
+from ..engine.files import check_target, refuse_inside
+from ..engine.page import language_of
 from ..errors import UsageError
 from ..readers.yaml_file import read_yaml_file
-from ..text import duration, printable
+from ..testing.report.answers import TABLE
+from ..testing.report.comparison import read_tested, write_comparison
+from ..text import aligned, duration, printable
 
 
 class Run(NamedTuple):
@@ -119,13 +126,21 @@ def table(runs: Sequence[Run]) -> List[List[str]]:
     return lines
 
 
-def tested(runs: Sequence[Run], data: str, split: Optional[str], device: str) -> List[List[str]]:
-    """A head and a row for the test of each run's best weights on one data set."""
+def tested(
+    runs: Sequence[Run], args: argparse.Namespace, reports: Sequence[Path]
+) -> List[List[str]]:
+    """A head and a row for the test of each run's best weights on one data set.
+
+    Args:
+        reports: folders for them, where --html wants them.
+    """
     from ..api import test  # MegEngine takes its time
 
+    given = {"data": args.data, "split": args.split, "device": args.device}
     lines = [["network", "right", "of", "top-1", "95 % interval", "macro F1", "balanced"]]
-    for run in runs:
-        got = test(data=data, model=run.folder / "best.safetensors", split=split, device=device)
+    for run, report in zip(runs, reports):
+        wanted = {"report": str(report)} if args.html else {}
+        got = test(model=run.folder / "best.safetensors", **given, **wanted)
         low, high = wilson(got["top1_correct"], got["total"])
         lines.append(
             [
@@ -138,11 +153,9 @@ def tested(runs: Sequence[Run], data: str, split: Optional[str], device: str) ->
     return lines
 
 
-def aligned(lines: List[List[str]]) -> str:
-    """Columns below each other."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
-    padded = ("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines)
-    return "\n".join(padded)
+def show(lines: List[List[str]]) -> None:
+    """A table on the terminal, all columns to the left."""
+    sys.stdout.writelines(f"{line}\n" for line in aligned(lines, left=range(len(lines[0]))))
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
@@ -170,6 +183,10 @@ def parser() -> flags.Parser:
     parser.add_argument("--draw", metavar="FILE", help="draw the accuracies by epoch (PNG or SVG)")
     parser.add_argument("-d", "--data", metavar="PATH", help="test all of them on this data set")
     parser.add_argument("--split", choices=("train", "val", "test"), help="which part of it")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a page on two tests side by side, image by image"
+    )
+    flags.add_language(parser)
     flags.add_device(parser)
     return parser
 
@@ -182,12 +199,38 @@ def start(args: argparse.Namespace) -> int:
             raise UsageError(f"--draw {args.draw}: is neither .png nor .svg")
     if args.split and not args.data:
         raise UsageError("--split needs --data")
-    runs = [read_run(Path(run)) for run in args.runs]
-    sys.stdout.write(aligned(table(runs)) + "\n")
+    folders = [Path(run) for run in args.runs]
+    if args.html:
+        check_target("--html", Path(args.html))
+        if args.data:
+            refuse_inside("--html", Path(args.html), Path(args.data))
+        if len(folders) != 2:
+            raise UsageError(f"--html: compares two tests, and {len(folders)} are given")
+    if args.html and not args.data and all((folder / TABLE).exists() for folder in folders):
+        return compare_tests(folders, folders, args)
+    runs = [read_run(folder) for folder in folders]
+    show(table(runs))
     if args.draw:
         draw(runs, Path(args.draw))
-    if args.data:
-        sys.stdout.write("\n" + aligned(tested(runs, args.data, args.split, args.device)) + "\n")
+    with tempfile.TemporaryDirectory() as place:
+        reports = [Path(place) / str(number) for number in range(len(runs))]
+        if args.data:
+            sys.stdout.write("\n")
+            show(tested(runs, args, reports))
+        if args.html:
+            own = [folder / "report" for folder in folders]  # of train.py --report
+            return compare_tests(folders, reports if args.data else own, args)
+    return 0
+
+
+def compare_tests(folders: List[Path], reports: List[Path], args: argparse.Namespace) -> int:
+    """Write the page on the tests whose reports are in these folders."""
+    names = [folder.name for folder in folders]
+    if names[0] == names[1]:  # of two runs, both names are the network's
+        names = [folder.resolve().parent.name for folder in folders]
+    tests = [read_tested(report, name) for report, name in zip(reports, names)]
+    write_comparison(Path(args.html), tests[0], tests[1], language_of(args.lang))
+    sys.stdout.write(f"page: {args.html}\n")
     return 0
 
 
