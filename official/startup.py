@@ -104,6 +104,7 @@ def prepare() -> None:
     os.environ.setdefault("MEGENGINE_LOGGING_LEVEL", "ERROR")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image, we say
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _keep_to_our_settings()
     _import_quietly("megengine")
 
 
@@ -171,6 +172,22 @@ def _find_home() -> None:
         f"{os.path.basename(sys.argv[0])}: {problem}: caches are kept in {folder}; "
         "MGE_HOME names another folder\n"
     )
+
+
+def _keep_to_our_settings() -> None:
+    """Import matplotlib elsewhere where the working folder has settings for it.
+
+    It reads ``matplotlibrc`` there before any other, whoever has put it there.
+    """
+    if not os.path.lexists("matplotlibrc") or importlib.util.find_spec("matplotlib") is None:
+        return
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(os.path.dirname(os.path.abspath(__file__)))
+        importlib.import_module("matplotlib")
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def _why_not_writable(home: str) -> str:

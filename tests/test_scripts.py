@@ -77,7 +77,8 @@ def test_the_seeds_spellings_all_work():
     nodes = ("--dist-addr", "host", "--dist-port", 99, "--world-size", 2, "--rank", 1, "-n", 8)
     topology = flags.topology(parse("train", *nodes, "--dist-timeout", 2.5))
     where = {"ngpus": 8, "nodes": 2, "node": 1, "address": "host", "port": 99, "timeout": 2.5}
-    assert vars(topology) == where
+    assert {name: getattr(topology, name) for name in where} == where
+    assert topology.settings["--lr"] == "not given" and topology.secret is None
     assert flags.topology(parse("test")) == flags.Topology()
 
 

@@ -119,7 +119,9 @@ def parser() -> flags.Parser:
         help="length of a round, about; at least one batch (default: 1)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write the rows, with the seconds of every round, there"
+        "--json",
+        metavar="FILE",
+        help="write the rows, with the seconds of every round, to a JSON file",
     )
     return parser
 

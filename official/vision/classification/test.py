@@ -26,6 +26,7 @@ def parser() -> flags.Parser:
     _add_results(parser.add_argument_group("what else is counted"))
     compute = parser.add_argument_group("computing")
     flags.add_precision(compute)
+    flags.add_skip_broken(compute)
     flags.add_print_freq(compute)
     flags.add_devices(parser)
     flags.add_list(parser)
@@ -105,6 +106,7 @@ def start(args: argparse.Namespace) -> int:
             real_labels=args.real_labels,
             split=args.split,
             language=args.lang,
+            skip_broken=args.skip_broken,
         )
     )
 

@@ -178,6 +178,7 @@ def _add_record(group: argparse._ActionsContainer) -> None:
         help="send the metrics there as well, by the tracker's own package; may be repeated",
     )
     group.add_argument("--tensorboard", action="store_true", help="the same as --log tensorboard")
+    flags.add_skip_broken(group)
     flags.add_print_freq(group)
 
 
@@ -327,6 +328,7 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         trackers=tuple(dict.fromkeys(args.log + ["tensorboard"] * args.tensorboard)),
         linear_probe=args.linear_probe,
         val_share=args.val_share,
+        skip_broken=args.skip_broken,
     )
 
 
@@ -359,6 +361,7 @@ def report_on(config: TrainConfig, language: Optional[str]) -> int:
             print_freq=config.print_freq,
             report=str(folder.path / "report"),
             split="test" if tested else None,
+            skip_broken=config.skip_broken,
             language=language,
         )
     )

@@ -3,8 +3,9 @@
 image folders, CIFAR's archives, CUB-200-2011, CSV lists   python tools/check_data.py --data DIR
 no training images                                         python tools/check_data.py --data DIR --split val
 
-Exit code 1: something would stop a run, such as an image that cannot be read or a class of val/
-that train/ does not have. Warnings, such as images that are in both splits, leave it 0.
+Exit code 1: something would stop a run, such as an image that cannot be read (unless --skip-broken
+is given, as to the run) or a class of val/ that train/ does not have. Warnings, such as images that
+are in both splits, leave it 0.
 """  # noqa: E501
 
 import argparse
@@ -30,8 +31,9 @@ def parser() -> flags.Parser:
     parser.add_argument(
         "--split", choices=("train", "val"), help="look at one of them only (default: both)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write everything that was found there")
+    parser.add_argument("--json", metavar="FILE", help="write all that was found to a JSON file")
     flags.add_workers(parser, "read images", may_be_none=False)
+    flags.add_skip_broken(parser)
     return parser
 
 
@@ -71,7 +73,7 @@ def messages(report: Report) -> List[str]:
     lines = []
     for kind, found in (
         ("problem", report.problems),
-        ("problem", unreadable),
+        ("skipped" if report.skip_broken else "problem", unreadable),
         ("warning", report.warnings),
         ("warning", remarks),
     ):
@@ -84,9 +86,13 @@ def messages(report: Report) -> List[str]:
 def verdict(report: Report) -> str:
     """In a word."""
     damaged = sum(report.damaged.values())
+    unreadable = sum(map(len, report.unreadable.values()))
+    if report.is_sound and unreadable:
+        return f"usable with --skip-broken, which leaves {unreadable} images out"
     if report.is_sound:
         return f"usable, but {damaged} images are damaged" if damaged else "sound"
-    return "not usable as it is"
+    hint = "" if report.problems else "; --skip-broken goes on without those images"
+    return f"not usable as it is{hint}"
 
 
 def start(args: argparse.Namespace) -> int:
@@ -96,7 +102,7 @@ def start(args: argparse.Namespace) -> int:
     splits = (args.split,) if args.split else ("train", "val")
     bar = SplitBar("Read")
     try:
-        report = check_data(args.data, splits, args.workers, bar)
+        report = check_data(args.data, splits, args.workers, bar, args.skip_broken)
     finally:
         bar.console.stop_bar()
     lines = table(report) if report.counts else []
@@ -106,6 +112,8 @@ def start(args: argparse.Namespace) -> int:
         bar.console.line(line)
     if args.json:
         found = {"data": args.data, "sound": report.is_sound, **asdict(report)}
+        if found.pop("skip_broken"):
+            found["skipped"] = {split: len(one) for split, one in report.unreadable.items()}
         write_atomically(Path(args.json), (json.dumps(found, indent=2) + "\n").encode())
     return 0 if report.is_sound else 1
 

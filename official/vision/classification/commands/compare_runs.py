@@ -20,8 +20,8 @@ from ..engine import flags
 from ..engine.class_scores import wilson
 from ..engine.console import read_metrics
 from ..engine.files import check_target, refuse_inside
-from ..engine.page import language_of
 from ..errors import UsageError
+from ..page import language_of
 from ..readers.yaml_file import read_yaml_file
 from ..testing.report.answers import TABLE
 from ..testing.report.comparison import read_tested, write_comparison

@@ -22,8 +22,8 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 from ..engine import flags
 from ..engine.device import choose_device, prepare, use_device
-from ..engine.page import language_of, render
 from ..errors import UsageError, UserError
+from ..page import language_of, render
 from ..prediction.answering import Answerer
 from ..prediction.images import ImageFile
 from ..text import printable

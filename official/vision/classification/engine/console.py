@@ -104,7 +104,7 @@ class Console:
     def rewind_metrics(self, step: int) -> None:
         """Drop what was written after ``step``: a resumed run writes it again."""
         if self.folder is not None and (self.folder / "metrics.jsonl").exists():
-            kept = [row for row in read_metrics(self.folder) if row["step"] <= step]
+            kept = [row for row in read_metrics(self.folder) if row.get("step", 0) <= step]
             text = "".join(json.dumps(row) + "\n" for row in kept)
             write_atomically(self.folder / "metrics.jsonl", text.encode())
         for tracker in self._trackers:
@@ -159,11 +159,15 @@ class SplitBar:
 
 
 def read_metrics(folder: Path) -> List[Dict[str, Any]]:
-    """The rows of a run's metrics.jsonl; a last line that a crash cut short is left out."""
-    rows = []
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    """The rows of a run's metrics.jsonl, up to one that is damaged, such as a crash leaves."""
+    rows: List[Dict[str, Any]] = []
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or type(row.get("step", 0)) is not int:
+            break
+        rows.append(row)
     return rows

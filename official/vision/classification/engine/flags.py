@@ -13,7 +13,6 @@ import cv2
 
 from ....startup import COMMANDS
 from .. import __version__
-from ..distributed.launch import Topology
 from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
@@ -21,8 +20,9 @@ from ..text import nearest, printable
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
+from .nodes import topology as topology
 from .schema import Precision
-from .values import boolean, natural, positive, positive_float
+from .values import boolean, device, natural, port, positive, positive_float
 from .values import share as share
 
 DEFAULT_DATA = "/data/datasets/imagenet"
@@ -222,7 +222,8 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     """--device."""
     parser.add_argument(
         "--device",
-        choices=("auto", "gpu", "cpu"),
+        type=device,
+        metavar="auto|gpu|cpu",
         default="auto",
         help="auto uses a GPU if there is one (default: auto)",
     )
@@ -279,23 +280,30 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
         help="false: one process, whatever --ngpus and --world-size say",
     )
     group.add_argument(
-        "--world-size", type=positive, default=1, metavar="N", help="number of nodes (default: 1)"
+        "--world-size",
+        type=positive,
+        metavar="N",
+        help="number of nodes (default: what srun or torchrun says, else 1)",
     )
     group.add_argument(
-        "--rank", type=natural, default=0, metavar="N", help="this node's number (default: 0)"
+        "--rank", type=natural, metavar="N", help="this node's number (default: likewise, else 0)"
     )
     group.add_argument(
         "--dist-addr",
-        default="localhost",
         metavar="HOST",
-        help="address of node 0 (default: localhost)",
+        help="address of node 0, where it listens (default: likewise, else localhost)",
+    )
+    group.add_argument(
+        "--dist-secret",
+        metavar="FILE",
+        help="file with a word that all nodes share (default: RESNET_DIST_SECRET, else a file in "
+        "the cache folder)",
     )
     group.add_argument(
         "--dist-port",
-        type=positive,
-        default=23456,
+        type=port,
         metavar="PORT",
-        help="port on node 0 (default: 23456)",
+        help="port on node 0 (default: likewise, else 23456)",
     )
     group.add_argument(
         "--dist-timeout",
@@ -322,6 +330,15 @@ def add_workers(
     )
 
 
+def add_skip_broken(parser: argparse._ActionsContainer) -> None:
+    """--skip-broken."""
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="go on without images that cannot be read; they are counted, and the first few named",
+    )
+
+
 def add_print_freq(parser: argparse._ActionsContainer) -> None:
     """--print-freq."""
     parser.add_argument(
@@ -331,20 +348,6 @@ def add_print_freq(parser: argparse._ActionsContainer) -> None:
         default=20,
         metavar="N",
         help="steps between two lines of progress (default: 20)",
-    )
-
-
-def topology(args: argparse.Namespace) -> Topology:
-    """Which processes the flags ask for."""
-    if not args.distribute:
-        return Topology()
-    return Topology(
-        ngpus=args.ngpus,
-        nodes=args.world_size,
-        node=args.rank,
-        address=args.dist_addr,
-        port=args.dist_port,
-        timeout=args.dist_timeout,
     )
 
 
@@ -362,6 +365,6 @@ def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
         args.data = args.data_path
     if getattr(args, "min_top1", None) is not None and args.list is None:
         parser.error("--min-top1 needs --list")
-    if hasattr(args, "rank") and args.rank >= args.world_size:
+    if getattr(args, "rank", None) is not None and args.rank >= (args.world_size or 1):
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args

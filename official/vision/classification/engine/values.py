@@ -1,6 +1,7 @@
-"""What the values of flags must be: functions for argparse's ``type``."""
+"""What the values of flags may be: functions for argparse's ``type``."""
 
 import argparse
+import re
 
 
 def positive(text: str) -> int:
@@ -32,8 +33,27 @@ def share(text: str) -> float:
     return value
 
 
+def port(text: str) -> int:
+    """A flag's value that must be a port's number."""
+    value = _integer(text, 1)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; they go up to 65535")
+    return value
+
+
+def device(text: str) -> str:
+    """--device's value; cuda is what others call a GPU."""
+    name = {"cuda": "gpu"}.get(text.lower(), text.lower())
+    if name in ("auto", "gpu", "cpu"):
+        return name
+    which = ""
+    if re.fullmatch(r"(gpu|cuda):?\d+|\d+", name):
+        number = re.sub(r"\D", "", name)
+        which = f"; CUDA_VISIBLE_DEVICES={number} before the command chooses that GPU"
+    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, gpu (or cuda) and cpu{which}")
+
+
 def boolean(text: str) -> bool:
-    """A flag's value that is true or false, in one of a few words."""
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")

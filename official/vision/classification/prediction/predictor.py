@@ -17,6 +17,7 @@ from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import check_target
 from ..engine.schema import Precision
 from ..engine.scoring import ClassScore, Scorer, top_scores
+from ..engine.skipping import SHOWN
 from ..errors import DataError, UsageError
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .drawing import annotate, heat_maps, heat_of
@@ -47,6 +48,7 @@ class PredictConfig:
         csv, jsonl, features: files to write; None for none.
         save_image, saliency: likewise, or folders if there are several images.
         tta: whether the average with the mirrored images is reported as well.
+        skip_broken: whether images that cannot be used are expected, and no failure.
     """
 
     images: Sequence[str]
@@ -64,12 +66,14 @@ class PredictConfig:
     features: Optional[str] = None
     saliency: Optional[str] = None
     tta: bool = False
+    skip_broken: bool = False
 
 
 def predict(config: PredictConfig) -> int:
     """Report the top classes of images; return the exit code.
 
-    It is 1 when some of several images could not be used; these are named in the log.
+    It is 1 when some of several images could not be used and that is not expected; these are named
+    in the log.
 
     Raises:
         UserError: for what the user can mend.
@@ -135,10 +139,11 @@ class _Job:
         normalize = Normalize(network.preprocess, network.model.ops)
         self.score = Scorer(network.model, normalize, bool(config.saliency or config.features))
         self.console = Console()
-        self.failed = 0
+        self.failed: List[str] = []  # what is wrong with the images that could not be used
 
     def run(self) -> int:
         """Do it; return the exit code."""
+        config = self.config
         sinks: List[Sink] = []
         # The lines of the log would run into the bar.
         redirected = logging_redirect_tqdm() if self.console.live else contextlib.nullcontext()
@@ -159,13 +164,16 @@ class _Job:
             finally:
                 self.console.stop_bar()
         self._summarise()
-        return 1 if self.failed else 0
+        if len(self.failed) == len(self.files):
+            return 1
+        return 1 if self.failed and not config.skip_broken else 0
 
     def _sinks(self) -> Iterator[Callable[[], Sink]]:
         config = self.config
         top_k = min(config.top_k, self.network.num_classes)
         if config.json:
-            yield partial(JsonOnConsole, self.console, self.single)
+            skipped = self.failed if config.skip_broken else None
+            yield partial(JsonOnConsole, self.console, self.single, skipped)
         elif not self._in_files:
             yield partial(Lines, self.console, self.single)
         if config.csv:
@@ -223,15 +231,16 @@ class _Job:
     def _skip(self, error: DataError) -> None:
         if self.single:
             raise error
-        self.failed += 1
-        logger.warning("%s", error)
+        self.failed.append(str(error))
+        if not self.config.skip_broken or len(self.failed) <= SHOWN:
+            logger.warning("%s", error)
 
     def _summarise(self) -> None:
         config = self.config
         if self.failed:
             logger.warning(
                 "%d of %d images could not be used; they are left out",
-                *(self.failed, len(self.files)),
+                *(len(self.failed), len(self.files)),
             )
         if config.json:
             return

@@ -13,6 +13,7 @@ from ..data.sampler import eval_batches
 from ..data.splits import HeldOut, open_testing
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
+from ..distributed.consistency import require_same_state
 from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
 from ..engine.class_scores import ClassCounts, ClassScores
@@ -22,9 +23,11 @@ from ..engine.evaluation import FlipTta, Result, evaluate
 from ..engine.files import check_target, refuse_inside
 from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
-from ..engine.page import language_of
+from ..engine.nodes import require_same_images
 from ..engine.schema import Precision
+from ..engine.skipping import Skipped, without_broken
 from ..errors import UsageError, UserError, WeightsError
+from ..page import language_of
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .benchmarks import Judge, line_of, load_images
@@ -46,6 +49,7 @@ class TestConfig:
         real_labels: for ImageNet ReaL, the path of its labels.
         split: "train", "val" or "test"; None for "val" or what there is in its place.
         language: of the report: "en", "zh", or None for that of the locale.
+        skip_broken: whether images that cannot be used are left out.
     """
 
     data: str
@@ -65,6 +69,7 @@ class TestConfig:
     real_labels: Optional[str] = None
     split: Optional[str] = None
     language: Optional[str] = None
+    skip_broken: bool = False
 
 
 def test(config: TestConfig) -> int:
@@ -100,6 +105,13 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         folder = apply_class_map(folder, class_map, network.classes, network.names)
     console = Console(rank() == 0)
     console.line(which)
+    skipped = None
+    if config.skip_broken:
+        folder, skipped = without_broken(folder, "test", network.preprocess, config.workers)
+        for line in skipped.lines():
+            console.line(line)
+    require_same_images(test=folder)
+    require_same_state(network.model, None)
     loader = Loader(
         folder,
         EvalTransform(network.preprocess),
@@ -129,7 +141,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
     scores = counts.scores()
-    _tell(config, console, result, scores, folder, mirrored, calibration, judge)
+    _tell(config, console, result, scores, folder, mirrored, calibration, judge, skipped)
     if answers and config.report:
         data = ReportData(
             folder,
@@ -137,7 +149,7 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
             result.loss,
             f"{network.arch} · {_name_of(folder)}",
             _about(config, device, network, folder),
-            _remarks(mirrored, calibration),
+            _remarks(mirrored, calibration) + (skipped.lines() if skipped else []),
             HeatMaps(model, normalize, network.preprocess),
             run_of(config.network.model),
             language_of(config.language),
@@ -163,6 +175,7 @@ def _tell(
     mirrored: Optional[Result],
     calibration: Optional[Calibration],
     judge: Optional[Judge],
+    skipped: Optional[Skipped],
 ) -> None:
     answer = result.to_dict()
     console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
@@ -180,6 +193,8 @@ def _tell(
     if judge:
         answer["benchmark"] = judge.result()
         console.line(line_of(answer["benchmark"]))
+    if skipped:
+        answer["skipped"] = skipped.to_dict()
     if config.json and rank() == 0:
         _write_json(Path(config.json), answer)
 

@@ -74,6 +74,18 @@ def test_metrics_are_rewound_to_the_step_of_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "row", ["[]", "3", "null", '{"step": "1"}', '{"step": true}', "[" * 100_000, "\udcff"]
+)
+def test_rows_end_at_one_that_is_damaged(tmp_path, row):
+    """Whoever has put it there: a run goes on from what is before it."""
+    text = '{"step": 1}\n' + row + '\n{"step": 2}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    assert read_metrics(tmp_path) == [{"step": 1}]
+    Console(folder=tmp_path).rewind_metrics(5)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+@pytest.mark.parametrize(
     ("encoding", "expected"),
     [
         ("ascii", rb"\u732b caf\xe9 \u2026"),

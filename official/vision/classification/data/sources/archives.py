@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...readers.tar_file import is_tar, members
-from ...readers.text_file import read_lines
+from ...readers.text_file import open_regular, read_lines
 from ..dataset import ImageDataset, some, split_name
 from ..image import EXTENSIONS, decode_image
 from . import cifar_archive, imagenet, parquet
@@ -66,7 +66,7 @@ class ArchivedImages(ImageDataset):
 def is_archive(path: Path) -> bool:
     """Whether a file is one of these, by its first bytes; a tar of CIFAR's pickles is not."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(512)
             if head[:4] in (b"PK\x03\x04", parquet.MAGIC):
                 return True

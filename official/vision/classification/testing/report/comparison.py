@@ -9,8 +9,8 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 from ...data.image import read_image
 from ...engine.class_scores import wilson
 from ...engine.files import write_atomically
-from ...engine.page import Tile, render, speaker
 from ...errors import DataError, UsageError
+from ...page import Tile, render, speaker
 from .answers import TABLE
 from .gallery import thumbnail
 

@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ...engine.page import Say
+from ...page import Say
 from ..calibration import Reliability
 
 

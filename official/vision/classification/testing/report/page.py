@@ -7,7 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from ...engine.files import write_atomically
-from ...engine.page import Say, Tile, render, speaker
+from ...page import Say, Tile, render, speaker
 from ...zoo.classes import display_names
 from ..calibration import Reliability, reliability
 from .answers import TABLE, Answers, ReportData, predictions_csv

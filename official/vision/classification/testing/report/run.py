@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ...engine.console import read_metrics
-from ...engine.page import Say
+from ...page import Say
 from ...text import duration
 
 _MOST = 1_000_000  # bytes of a file that is shown

@@ -14,8 +14,8 @@ import pytest
 
 from official.vision.classification.data.dataset import ImageDataset
 from official.vision.classification.engine.class_scores import ClassScores
-from official.vision.classification.engine.page import render
 from official.vision.classification.errors import DataError, UserError
+from official.vision.classification.page import render
 from official.vision.classification.testing.calibration import reliability
 from official.vision.classification.testing.report import figures
 from official.vision.classification.testing.report.page import unique_names, write_report

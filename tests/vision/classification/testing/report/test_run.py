@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from official.vision.classification.engine.page import speaker
+from official.vision.classification.page import speaker
 from official.vision.classification.testing.report.run import read_run, run_of
 
 ROWS = [

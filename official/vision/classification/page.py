@@ -10,11 +10,11 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import jinja2
 
-from ..readers.yaml_file import read_yaml_file
-from ..text import printable
+from .readers.yaml_file import read_yaml_file
+from .text import printable
 
 LANGUAGES = ("en", "zh")
-TEMPLATES = Path(__file__).resolve().parents[3] / "assets" / "report"
+TEMPLATES = Path(__file__).resolve().parents[2] / "assets" / "report"
 
 Say = Callable[..., str]
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from jinja2 import Environment
 
-from official.vision.classification.engine import page
-from official.vision.classification.engine.page import TEMPLATES, language_of, speaker
+from official.vision.classification import page
+from official.vision.classification.page import TEMPLATES, language_of, speaker
 from tests.scripts import ROOT
 
 PACKAGE = ROOT / "official" / "vision" / "classification"
