@@ -48,6 +48,7 @@ def _add_everyday(parser: argparse.ArgumentParser) -> None:
         help="write report.html (accuracy by class, confusions, calibration, worst images) and "
         "predictions.csv (every image) into this folder",
     )
+    flags.add_language(parser)
     parser.add_argument(
         "--json", metavar="FILE", help="also write the counts and percentages to a JSON file"
     )
@@ -104,6 +105,7 @@ def start(args: argparse.Namespace) -> int:
             benchmark=args.benchmark,
             real_labels=args.real_labels,
             split=args.split,
+            language=args.lang,
             skip_broken=args.skip_broken,
         )
     )

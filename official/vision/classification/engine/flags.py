@@ -11,6 +11,7 @@ from typing import Callable, NoReturn, Optional, Sequence, get_args
 
 import cv2
 
+from ....startup import COMMANDS
 from .. import __version__
 from ..errors import UserError
 from ..log import log_to_stderr
@@ -33,11 +34,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, doc: str):
         """``doc`` is the script's docstring: what it does, a blank line, examples.
 
-        pip installs train.py as the command resnet-train: help and errors use the name called by.
+        pip installs train.py as the command resnet-train, and all scripts as commands of resnet:
+        help and errors use the name called by.
         """
-        installed = f"resnet-{Path(prog).stem}"
-        if Path(sys.argv[0]).name == installed:
-            doc, prog = doc.replace(f"python {prog}", installed), installed
+        called = Path(sys.argv[0]).name
+        if called == f"resnet-{Path(prog).stem}":
+            doc, prog = doc.replace(f"python {prog}", called), called
+        elif called.startswith("resnet "):
+            for name, (module, _) in COMMANDS.items():
+                script = module.replace("commands.", "tools/").replace("tools.", "tools/") + ".py"
+                doc = doc.replace(f"python {script}", f"resnet {name}")
+            prog = called
         description, epilog = doc.split("\n\n", 1)
         super().__init__(
             prog=prog,
@@ -219,6 +226,15 @@ def add_device(parser: argparse._ActionsContainer) -> None:
         metavar="auto|gpu|cpu",
         default="auto",
         help="auto uses a GPU if there is one (default: auto)",
+    )
+
+
+def add_language(parser: argparse._ActionsContainer) -> None:
+    """--lang, of what --report writes."""
+    parser.add_argument(
+        "--lang",
+        choices=("en", "zh"),
+        help="language of the report (default: that of the locale, if it is one of these, else en)",
     )
 
 

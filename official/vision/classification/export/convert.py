@@ -85,7 +85,7 @@ def convert(config: ConvertConfig) -> int:
 
 def _collected(network: Network, console: Console) -> Dict[str, np.ndarray]:
     state = network.model.state_dict()
-    console.start_bar("map", len(state), unit="tensor")
+    console.start_bar("map", len(state), unit=" tensors")
     tensors = OrderedDict()
     for name, value in state.items():
         tensors[name] = np.ascontiguousarray(value)
@@ -160,7 +160,7 @@ def _verify(out: Path, config: ConvertConfig, console: Console) -> int:
     source = look_up(config.network, say=False).weights_for(network.model)
     expected = network.model.state_dict()
     found = megengine.load(str(out)) if out.suffix == ".pkl" else load_weights(out).tensors
-    console.start_bar("verify", len(expected), unit="tensor")
+    console.start_bar("verify", len(expected), unit=" tensors")
     for name, value in expected.items():
         stored = value.astype(np.float16) if config.half else value
         if name not in found or not np.array_equal(found[name].ravel(), stored.ravel()):

@@ -20,7 +20,7 @@ from ..engine.scoring import ClassScore, Scorer, top_scores
 from ..engine.skipping import SHOWN
 from ..errors import DataError, UsageError
 from ..zoo.trained import Network, NetworkConfig, open_network
-from .drawing import annotate, grad_cam, heat_maps
+from .drawing import annotate, heat_maps, heat_of
 from .images import ImageFile, PreparedImage, find_images, is_one_file, prepared_batches
 from .outputs import (
     CsvFile,
@@ -223,10 +223,7 @@ class _Job:
         heat: Sequence[Optional[List[np.ndarray]]] = nothing
         if config.saliency and scores.maps is not None:
             classifier = self.network.model.fc.weight.numpy()
-            heat = [
-                [grad_cam(one[None], classifier, np.array([score.index]))[0] for score in top[:2]]
-                for one, top in zip(scores.maps, tops)
-            ]
+            heat = [heat_of(one, classifier, top) for one, top in zip(scores.maps, tops)]
         features = nothing if scores.features is None else scores.features
         for row in zip(batch, tops, averages, features, heat):
             yield Prediction(*row)

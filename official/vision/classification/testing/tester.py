@@ -27,11 +27,14 @@ from ..engine.nodes import require_same_images
 from ..engine.schema import Precision
 from ..engine.skipping import Skipped, without_broken
 from ..errors import UsageError, UserError, WeightsError
+from ..page import language_of
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .benchmarks import Judge, line_of, load_images
 from .calibration import Calibration, LogitsOfAll, calibrate
 from .report.answers import AnswersOfAll, ReportData
+from .report.heat import HeatMaps
+from .report.run import run_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class TestConfig:
         benchmark: one of ``BENCHMARKS``, which the images are; they are counted as it defines.
         real_labels: for ImageNet ReaL, the path of its labels.
         split: "train", "val" or "test"; None for "val" or what there is in its place.
+        language: of the report: "en", "zh", or None for that of the locale.
         skip_broken: whether images that cannot be used are left out.
     """
 
@@ -64,6 +68,7 @@ class TestConfig:
     benchmark: Optional[str] = None
     real_labels: Optional[str] = None
     split: Optional[str] = None
+    language: Optional[str] = None
     skip_broken: bool = False
 
 
@@ -142,9 +147,12 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
             folder,
             answers.gather(),
             result.loss,
-            f"{network.arch} on {folder.root}",
+            f"{network.arch} · {_name_of(folder)}",
             _about(config, device, network, folder),
             _remarks(mirrored, calibration) + (skipped.lines() if skipped else []),
+            HeatMaps(model, normalize, network.preprocess),
+            run_of(config.network.model),
+            language_of(config.language),
         )
         _report(Path(config.report), console, data)
     return 0
@@ -199,6 +207,13 @@ def _remarks(mirrored: Optional[Result], calibration: Optional[Calibration]) -> 
     return lines + (calibration.lines() if calibration else [])
 
 
+def _name_of(folder: ImageDataset) -> str:
+    """Of a data set: the last part of its path that says something."""
+    path = Path(folder.root).resolve()
+    usual = ("train", "training", "val", "valid", "validation", "test")
+    return f"{path.parent.name}/{path.name}" if path.name in usual else path.name
+
+
 def _about(
     config: TestConfig, device: str, network: Network, folder: ImageDataset
 ) -> Dict[str, str]:
@@ -206,12 +221,21 @@ def _about(
     processes = config.topology.processes
     return {
         "Network": f"{network.arch}, {network.num_classes:,} classes",
-        "Weights": config.network.model or "published",
-        "Data": f"{folder.root}, {len(folder):,} images",
+        "Weights": _weights(config.network.model),
+        "Data": f"{_name_of(folder)}, {len(folder):,} images",
         "Preprocessing": ", ".join(f"{k} {v}" for k, v in network.preprocess.to_dict().items()),
         "Computed": f"on {device}, {config.precision}, processes: {processes}",
         "Date": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def _weights(model: Optional[str]) -> str:
+    """By the names of the file and its folder, which say nothing of the machine."""
+    return (
+        "/".join(Path(model).resolve().parts[-2:])
+        if model and Path(model).exists()
+        else (model or "published")
+    )
 
 
 def _report(target: Path, console: Console, data: ReportData) -> None:
@@ -219,7 +243,7 @@ def _report(target: Path, console: Console, data: ReportData) -> None:
         from .report.page import write_report  # matplotlib takes its time
 
         write_report(target, data)
-    console.line(f"report: {target}")
+    console.line(f"report: {target / 'report.html'}, and every image in predictions.csv")
 
 
 def _make_folder(path: Path) -> None:

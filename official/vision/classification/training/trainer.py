@@ -69,7 +69,7 @@ class TrainConfig:
     print_freq: int = 20
     save_every: int = 1000
     keep: int = 2
-    tensorboard: bool = False
+    trackers: Tuple[str, ...] = ()  # of engine/trackers.py
     linear_probe: bool = False  # stop before the first step
     val_share: Optional[float] = None  # of the training images, held out for validation
     skip_broken: bool = False  # go on without the images that cannot be read
@@ -107,7 +107,7 @@ class Trainer:
         self.total_lr = recipe.total_lr(world_size())
 
         self.folder = RunFolder(config.save, config.arch, config.resume, config.keep)
-        self.console = Console(rank() == 0, self.folder.path, config.tensorboard)
+        self.console = Console(rank() == 0, self.folder.path, config.trackers, recipe.model_dump())
         megengine.random.seed(config.seed)
         self.device = device
         self.started_from = ""
@@ -126,7 +126,7 @@ class Trainer:
 
     def run(self) -> int:
         """Train to the end, or to a signal; return the exit code."""
-        with contextlib.ExitStack() as until_the_end:
+        with contextlib.closing(self.console), contextlib.ExitStack() as until_the_end:
             if rank() == 0:  # for all: only this one writes
                 until_the_end.enter_context(self.folder.locked())
                 self.folder.prepare()

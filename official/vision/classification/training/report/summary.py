@@ -133,6 +133,9 @@ def next_commands(run: Run) -> List[str]:
 
 def _script(name: str) -> List[str]:
     """How the script is called here: as a command that pip has installed, or as a file."""
-    if Path(sys.argv[0]).name.startswith("resnet-"):
+    called = Path(sys.argv[0]).name
+    if called.startswith("resnet "):
+        return ["resnet", {"inference": "predict"}.get(name, name)]
+    if called.startswith("resnet-"):
         return [f"resnet-{name}"]
     return ["python", f"{name}.py"]
