@@ -47,7 +47,7 @@ def load_validation(root: Path, extensions: Tuple[str, ...]) -> ImageDataset:
         DataError: when their classes are nowhere, or do not cover them.
     """
     folder = folder_of(root) / "val"
-    above = (root, *folder.parents[: _LOOK_ABOVE + 1]) if folder_of(root) == root else (root,)
+    above = (root, *[*folder.parents][: _LOOK_ABOVE + 1]) if folder_of(root) == root else (root,)
     truth = find_truth(above)
     try:
         names = sorted(
