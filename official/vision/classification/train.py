@@ -64,7 +64,8 @@ def _add_everyday(parser: argparse._ActionsContainer) -> None:
         const=True,
         default=False,
         metavar="ROW|FILE",
-        help="start from the published weights of the network or row, another row's, or a file's; "
+        help="start from the published weights of the network or row, another row's, or a file's, "
+        "also by https://… or hf://owner/name; "
         "the classifier starts anew unless the classes have the same names",
     )
     parser.add_argument(

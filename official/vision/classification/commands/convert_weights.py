@@ -4,9 +4,11 @@ a published row   python tools/convert_weights.py r50.pth --arch resnet50_8xb32_
 any network       python tools/convert_weights.py r18.pth --arch resnet18 --preprocess torchvision --out r18.safetensors
 for megengine     python tools/convert_weights.py r18.pth --arch resnet18 --out r18.pkl --verify
 an average        python tools/convert_weights.py checkpoint.safetensors --average --half --out r20.safetensors
+for PyTorch       python tools/convert_weights.py best.safetensors --to timm --out model.safetensors
 
 A .safetensors knows its network, classes and preprocessing, so that test.py and inference.py need
-no more flags; a .pkl is a state dict for megengine.load and load_state_dict.
+no more flags; PyTorch's tools read it, too, where its names are theirs. A .pkl is a state dict for
+megengine.load and load_state_dict.
 """  # noqa: E501
 
 import argparse
@@ -16,17 +18,25 @@ from typing import Optional, Sequence
 from ..engine import flags
 from ..engine.device import use_device
 from ..export.convert import ConvertConfig, convert
+from ..export.elsewhere import PROJECTS
 
 
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("convert_weights.py", __doc__)
-    parser.add_argument("source", metavar="SRC", help="the weight file, of any known format")
+    parser.add_argument(
+        "source", metavar="SRC", help="the weight file, of any known format, or its address"
+    )
     flags.add_arch(parser)
     flags.add_preprocess(parser)
     flags.add_entry(parser)
     parser.add_argument(
         "-o", "--out", required=True, metavar="FILE", help="what to write: .safetensors or .pkl"
+    )
+    parser.add_argument(
+        "--to",
+        choices=list(PROJECTS),
+        help="give tensors the names and shapes that the network has in this project of PyTorch",
     )
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     parser.add_argument(
@@ -40,7 +50,9 @@ def start(args: argparse.Namespace) -> int:
     """Convert as the flags say."""
     use_device("cpu")
     network = flags.network(args, args.source)
-    return convert(ConvertConfig(network, args.out, args.verify, args.names, half=args.half))
+    return convert(
+        ConvertConfig(network, args.out, args.verify, args.names, half=args.half, to=args.to)
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

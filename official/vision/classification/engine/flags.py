@@ -139,8 +139,9 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         "--ckpt_path",
-        metavar="FILE|ROW",
-        help="weights, a checkpoint or a published row (default: the network's first row)",
+        metavar="FILE|ROW|URL",
+        help="weights, a checkpoint, a published row, https://… or hf://owner/name (default: the "
+        "network's first row)",
     )
     group = parser.add_argument_group("what the weights are")
     group.add_argument(

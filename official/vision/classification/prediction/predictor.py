@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence
@@ -85,7 +85,8 @@ def predict(config: PredictConfig) -> int:
         files[0].read()  # what is wrong with it is said before weights are fetched
     device = choose_device(config.device, 1)
     use_device(device)
-    network = open_network(config.network)
+    features_only = {*targets} == {"--features"} and not config.json
+    network = open_network(replace(config.network, features_only=features_only))
     prepare(network.model, device, config.precision)
     return _Job(config, network, files, single, targets).run()
 
@@ -171,6 +172,9 @@ class _Job:
     def _sinks(self) -> Iterator[Callable[[], Sink]]:
         config = self.config
         top_k = min(config.top_k, self.network.num_classes)
+        if self.network.config.num_classes is None:  # nothing to predict with
+            yield partial(FeaturesFile, Path(config.features or ""))
+            return
         if config.json:
             skipped = self.failed if config.skip_broken else None
             yield partial(JsonOnConsole, self.console, self.single, skipped)
@@ -215,7 +219,10 @@ class _Job:
         config, nothing = self.config, [None] * len(batch)
         images = np.stack([image.pixels for image in batch])
         scores = self.score(images)
-        tops = top_scores(scores.logits, self.names, config.top_k)
+        # Without a classifier there are no names, and its logits mean nothing.
+        tops: Sequence[List[ClassScore]] = (
+            top_scores(scores.logits, self.names, config.top_k) if self.names else [[]] * len(batch)
+        )
         averages: Sequence[Optional[List[ClassScore]]] = nothing
         if config.tta:
             averaged = self.score.flip_average(images, scores.logits)
