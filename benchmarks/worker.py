@@ -36,7 +36,7 @@ def network_parser(description: Optional[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--mode", required=True, choices=["inference", "train"])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "int8"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--warmup", type=int, default=3, help="steps before ready")

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError
 from ..ops.accelerate import CPU, attach, cpu_ops
-from ..ops.cores import usable_cores
+from ..ops.cores import cpu_threads
 from .schema import Precision
 
 logger = logging.getLogger(__name__)
@@ -76,14 +76,6 @@ def use_device(device: str) -> None:
         threadpool_limits(blas_threads(), user_api="blas")
 
 
-def cpu_threads() -> int:
-    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core that may be used."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return usable_cores()
-
-
 def blas_threads() -> int:
     """Threads for numpy's matrix products.
 
@@ -136,3 +128,25 @@ def prepare(
         return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def accelerate(
+    model: megengine.module.Module, precision: Precision = "fp32"
+) -> megengine.module.Module:
+    """Make a network fast on the CPU, in training and in evaluation; return it.
+
+    It moves the network to the device ``cpu:default``, which from then on is the one that new
+    tensors are made on: call it before others are. On a GPU there is nothing to do.
+
+    Args:
+        precision: ``bf16`` rounds maps to bfloat16, where the processor has instructions for it.
+
+    Raises:
+        UsageError: when ``precision``, or the environment, asks for kernels that are not there.
+    """
+    device = choose_device("auto", 1)
+    use_device(device)
+    if device == "cpu":
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor._reset(tensor.to(CPU))
+    return prepare(model, device, precision)

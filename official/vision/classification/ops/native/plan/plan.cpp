@@ -1,0 +1,157 @@
+#include "plan.h"
+
+#include <cstdlib>
+#include <limits>
+#include <memory>
+
+namespace resnet {
+namespace plan {
+
+float* scratch(size_t count) {
+    struct Free {
+        void operator()(float* pointer) const { std::free(pointer); }
+    };
+    thread_local std::unique_ptr<float, Free> storage;
+    thread_local size_t size = 0;
+    if (count > size) {
+        size = (count + LANES - 1) / LANES * LANES;
+        storage.reset(static_cast<float*>(std::aligned_alloc(64, size * sizeof(float))));
+    }
+    return storage.get();
+}
+
+namespace {
+
+// What a map has around its images: zeros, or the byte that stands for zero.
+void fill_halo(const Map& map) {
+    if (!map.halo)
+        return;
+    const size_t element = map.element(), row = map.row() * element;
+    const size_t side = size_t(map.halo) * map.channels * element;
+    const int value = map.type == BYTE ? map.zero : 0;
+    auto fill = [&](size_t image) {
+        char* start = static_cast<char*>(map.data) + image * map.image() * element;
+        const size_t height = map.height + 2 * map.halo;
+        std::memset(start, value, map.halo * row);
+        std::memset(start + (height - map.halo) * row, value, map.halo * row);
+        for (size_t y = map.halo; y < height - map.halo; ++y) {
+            std::memset(start + y * row, value, side);
+            std::memset(start + (y + 1) * row - side, value, side);
+        }
+    };
+    if (map.count * map.image() * element < 1 << 20)
+        for (int image = 0; image < map.count; ++image)
+            fill(image);
+    else
+        each_part(map.count, fill);
+}
+
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+// Call f(pixel, c, n, to) for every sixteen channels of y, where `to` is where they lie in it.
+template <typename F>
+void each_output(const Map& y, F f) {
+    parallel(size_t(y.count) * y.height, [&](size_t begin, size_t end, int) {
+        Pixel pixel(y, begin * y.width);
+        for (size_t left = (end - begin) * y.width; left > 0; --left, pixel.next(y)) {
+            const size_t to = y.at(pixel.n, pixel.y, pixel.x);
+            each_lanes(0, y.channels, [&](size_t c, size_t n) INLINE_LAMBDA {
+                if (n == LANES)
+                    f(pixel, c, LANES, to + c);
+                else
+                    f(pixel, c, n, to + c);
+            });
+        }
+    });
+}
+
+void affine(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        Floats value = read(s.x, s.x.at(p.n, p.y, p.x) + c, n);
+        value = value * resnet::load(s.scale + c, n) + resnet::load(s.bias + c, n);
+        write(s.y, to, s.relu ? rectified(value) : value, n);
+    });
+}
+
+void add(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        const Floats value = read(s.x, s.x.at(p.n, p.y, p.x) + c, n) +
+                             read(s.add, s.add.at(p.n, p.y, p.x) + c, n);
+        write(s.y, to, s.relu ? rectified(value) : value, n);
+    });
+}
+
+void max_pool(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        Floats best = Floats{} - std::numeric_limits<float>::infinity();
+        for (int i = 0; i < s.kernel[0]; ++i)
+            for (int j = 0; j < s.kernel[1]; ++j) {
+                const int y = p.y * s.stride[0] + i - s.padding[0];
+                const int x = p.x * s.stride[1] + j - s.padding[1];
+                if (y < 0 || x < 0 || y >= s.x.height || x >= s.x.width)
+                    continue;
+                const Floats value = read(s.x, s.x.at(p.n, y, x) + c, n);
+                best = (value > best) | (value != value) ? value : best;
+            }
+        write(s.y, to, best, n);
+    });
+}
+
+// Of a whole map (MEAN), or of each 2x2 square as far as there is one (HALVE).
+void mean(const Step& s) {
+    const bool whole = s.kind == MEAN;
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        const int top = whole ? 0 : 2 * p.y, left = whole ? 0 : 2 * p.x;
+        const int bottom = whole ? s.x.height : std::min(top + 2, s.x.height);
+        const int right = whole ? s.x.width : std::min(left + 2, s.x.width);
+        Floats sum{};
+        for (int y = top; y < bottom; ++y)
+            for (int x = left; x < right; ++x)
+                sum += read(s.x, s.x.at(p.n, y, x) + c, n);
+        write(s.y, to, sum / float((bottom - top) * (right - left)), n);
+    });
+}
+
+void subsample(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        Floats values{};
+        const size_t from = s.x.at(p.n, p.y * s.stride[0], p.x * s.stride[1]);
+        for (size_t lane = 0; lane < n; ++lane) {
+            const ptrdiff_t channel = ptrdiff_t(c + lane) - s.before;
+            if (channel >= 0 && channel < s.x.channels)
+                values[lane] = read(s.x, from + channel, 1)[0];
+        }
+        write(s.y, to, values, n);
+    });
+}
+
+void copy(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        write(s.y, to, read(s.x, s.x.at(p.n, p.y, p.x) + c, n), n);
+    });
+}
+
+void run(const Step& step) {
+    fill_halo(step.y);
+    switch (step.kind) {
+        case CONVOLVE: return convolve(step);
+        case WINOGRAD: return winograd(step);
+        case AFFINE: return affine(step);
+        case ADD: return add(step);
+        case MAX_POOL: return max_pool(step);
+        case MEAN:
+        case HALVE: return mean(step);
+        case SUBSAMPLE: return subsample(step);
+        case COPY: return copy(step);
+    }
+}
+
+}  // namespace
+}  // namespace plan
+}  // namespace resnet
+
+// Do the steps in order. Any thread may call it, several at once with maps of their own.
+extern "C" void resnet_run(const resnet::plan::Step* steps, size_t count) {
+    for (size_t index = 0; index < count; ++index)
+        resnet::plan::run(steps[index]);
+}

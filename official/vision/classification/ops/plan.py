@@ -1,0 +1,268 @@
+"""A network's evaluation for images of one shape, as a list of steps that one native call does.
+
+Normalisations are folded (recorder.py), weights packed (steps.py), and all maps lie in one piece of
+memory. native/plan/ has the kernels.
+"""
+
+import logging
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from .build import Kernels
+from .quantize import Quantities, range_of, rounded_weight, scale_and_bias
+from .recorder import CannotCompile, Node, Value
+from .steps import (
+    BFLOAT16,
+    BYTE,
+    BYTES,
+    CONVOLVE,
+    COPY,
+    FLOAT,
+    WINOGRAD,
+    Map,
+    Step,
+    packed,
+    room,
+    winograd_points,
+)
+
+_SPARE = 4  # arenas that a plan keeps for the next of several threads
+_LEAST_TILES = 24  # for which Winograd's algorithm is faster than the direct one
+
+Maps = Dict[str, np.ndarray]
+
+logger = logging.getLogger(__name__)
+
+
+class Weights:
+    """Packed weights of a network by node, for all its plans."""
+
+    def __init__(self) -> None:
+        self._packed: Dict[Tuple[int, int, int], np.ndarray] = {}
+
+    def of(self, number: int, node: Node, kind: int, element: int) -> np.ndarray:
+        """The weight of the network's ``number``-th node for an algorithm."""
+        key = (number, kind, element)
+        if key not in self._packed:
+            if kind == WINOGRAD:
+                self._packed[key] = winograd_points(node.weight)
+            else:
+                window = node.window
+                dilated = window["dilation"][1] > 1
+                weight = rounded_weight(node.weight)[0] if element == BYTE else node.weight
+                try:
+                    self._packed[key] = packed(weight, window.get("groups", 1), dilated, element)
+                except ValueError as reason:
+                    raise CannotCompile(str(reason)) from None
+        return self._packed[key]
+
+
+class Plan:
+    """A network for images of one shape.
+
+    Args:
+        nodes: in order.
+        x: what the first of them take.
+        outputs: by name.
+        element: the type of maps: FLOAT, BFLOAT16 or BYTE.
+        quantities: for BYTE the scale and zero of every value.
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        nodes: Sequence[Node],
+        x: Value,
+        outputs: Dict[str, Value],
+        weights: Weights,
+        element: int,
+        quantities: Optional[Quantities] = None,
+    ):
+        self._run = kernels.run_steps
+        self._outputs, self._element = outputs, element
+        self._kept: List[np.ndarray] = []  # what steps point at
+        inside = Value(x.shape)
+        nodes = [
+            Node(COPY, x, inside),
+            *(_with_input(node, x, inside) for node in nodes),
+        ]
+        halos = _halos(nodes)
+        maps = {x: _map(x, FLOAT, 0)}
+        read = {value for node in nodes for value in (node.x, node.add)}
+        for node in nodes:
+            # What only the caller reads is not rounded.
+            kept = element if node.y in read else FLOAT
+            maps[node.y] = _map(node.y, kept, halos.get(node.y, 0))
+            if kept == BYTE and quantities is not None:
+                maps[node.y].scale, maps[node.y].zero = quantities[
+                    x if node.y is inside else node.y
+                ]
+        for value in outputs.values():
+            nodes.append(Node(COPY, value, Value(value.shape)))
+            maps[nodes[-1].y] = _map(value, FLOAT, 0)
+        self._ends = len(nodes) - len(outputs)
+        outside = {x, *(node.y for node in nodes[self._ends :])}
+        self._places, self._bytes = _arrange(nodes, maps, outside)
+        self._maps = maps
+        self._nodes = nodes
+        self._steps = (Step * len(nodes))()
+        for number, node in enumerate(nodes):
+            self._fill(number, node, weights, element)
+        self._spare: List[Tuple[np.ndarray, Any]] = []  # arenas with their steps; append is atomic
+
+    def __call__(self, x: np.ndarray) -> Maps:
+        """The outputs for ``(N, H, W, C)`` contiguous float32 or bfloat16 images.
+
+        They are ``(N, H, W, C)`` or ``(N, C)`` float32.
+        """
+        try:
+            arena, steps = self._spare.pop()
+        except IndexError:
+            arena, steps = self._workspace()
+        if self._element == BYTE:
+            finite = np.isfinite(x).all(axis=(1, 2, 3))
+        steps[0].x.data = x.ctypes.data
+        steps[0].x.type = FLOAT if x.dtype == np.float32 else BFLOAT16
+        found = {}
+        for place, (name, value) in enumerate(self._outputs.items(), self._ends):
+            flat = len(value.shape) == 2
+            found[name] = np.empty(value.shape if flat else value.size, np.float32)
+            steps[place].y.data = found[name].ctypes.data
+        self._run(steps)
+        if len(self._spare) < _SPARE:
+            self._spare.append((arena, steps))
+        if self._element == BYTE and not finite.all():  # there is no byte for these
+            for each in found.values():
+                each[~finite] = np.nan
+        return found
+
+    def _workspace(self) -> Tuple[np.ndarray, Any]:
+        arena = room(self._bytes)
+        arena[:] = 0  # runs may read a few bytes beyond a map, which count for nothing
+        steps = type(self._steps).from_buffer_copy(self._steps)
+        for step, node in zip(steps, self._nodes):
+            for where, value in ((step.x, node.x), (step.y, node.y), (step.add, node.add)):
+                if value in self._places:
+                    where.data = arena.ctypes.data + self._places[value]
+        return arena, steps
+
+    def _fill(self, number: int, node: Node, weights: Weights, element: int) -> None:
+        step = self._steps[number]
+        step.kind, step.relu = node.kind, node.relu
+        step.x, step.y = self._maps[node.x], self._maps[node.y]
+        if node.add is not None:
+            step.add = self._maps[node.add]
+        for name, value in node.window.items():
+            setattr(step, name, value)
+        step.groups = max(1, step.groups)
+        scale, bias = node.scale, node.bias
+        if node.kind == CONVOLVE:
+            step.kind = algorithm(node, element)
+            step.weight = self._address(weights.of(number, node, step.kind, element))
+            if element == BYTE:
+                scale, bias = scale_and_bias(node, step.x, step.y, step.add)
+        if scale is not None:
+            step.scale = self._address(_padded(scale))
+        if bias is not None:
+            step.bias = self._address(_padded(bias))
+
+    def _address(self, array: np.ndarray) -> int:
+        self._kept.append(array)
+        return array.ctypes.data
+
+
+def algorithm(node: Node, element: int) -> int:
+    """WINOGRAD where it is the faster one, else CONVOLVE."""
+    window = node.window
+    count, height, width, channels = node.y.size
+    tiles = count * -(-height // 4) * -(-width // 4)
+    fits = (
+        element == FLOAT
+        and window["kernel"] == (3, 3)
+        and window["stride"] == window["dilation"] == (1, 1)
+        and window.get("groups", 1) == 1
+        and min(channels, node.x.shape[1]) >= 16
+    )
+    return WINOGRAD if fits and tiles >= _LEAST_TILES else CONVOLVE
+
+
+def _with_input(node: Node, x: Value, inside: Value) -> Node:
+    node.x = inside if node.x is x else node.x
+    node.add = inside if node.add is x else node.add
+    return node
+
+
+def _padded(vector: np.ndarray) -> np.ndarray:
+    """One that can be read sixteen at a time to its end."""
+    padded = np.zeros(-(-len(vector) // 16) * 16, np.float32)
+    padded[: len(vector)] = vector
+    return padded
+
+
+def _halos(nodes: Sequence[Node]) -> Dict[Value, int]:
+    """How many pixels around it the convolutions of a map read."""
+    halos: Dict[Value, int] = {}
+    for node in nodes:
+        if node.kind == CONVOLVE:
+            halos[node.x] = max(halos.get(node.x, 0), *node.window["padding"])
+    return halos
+
+
+def _map(value: Value, element: int, halo: int) -> Map:
+    return Map(None, element, *value.size, halo, 0, 1.0)
+
+
+def _size(each: Map) -> int:
+    """Bytes, and some that may be read beyond, in whole lines of the cache."""
+    rows = each.count * (each.height + 2 * each.halo)
+    used = rows * (each.width + 2 * each.halo) * each.channels * BYTES[each.type]
+    return -(-(used + 16) // 64) * 64
+
+
+def _arrange(
+    nodes: Sequence[Node], maps: Dict[Value, Map], outside: Set[Value]
+) -> Tuple[Dict[Value, int], int]:
+    """Offsets of maps in an arena, and its size: largest first, each in the first gap that fits.
+
+    Two maps may share bytes when no node needs both.
+    """
+    lives: Dict[Value, List[int]] = {}
+    for number, node in enumerate(nodes):
+        for value in (node.x, node.y, node.add):
+            if value is not None and value not in outside:
+                lives.setdefault(value, [number, number])[1] = number
+    places: Dict[Value, int] = {}
+    sizes = {value: _size(maps[value]) for value in lives}
+    for value in sorted(lives, key=lambda each: -sizes[each]):
+        first, last = lives[value]
+        taken = sorted(
+            (places[other], places[other] + sizes[other])
+            for other in places
+            if lives[other][0] <= last and first <= lives[other][1]
+        )
+        place = 0
+        for begin, end in taken:
+            if place + sizes[value] <= begin:
+                break
+            place = max(place, end)
+        places[value] = place
+    return places, max(places[value] + sizes[value] for value in places) + 64
+
+
+def ranges_of(
+    kernels: Kernels, nodes: Sequence[Node], x: Value, images: np.ndarray
+) -> List[Tuple[float, float]]:
+    """The ranges of the images and of what every node makes of them, in order.
+
+    Args:
+        x: of one image.
+        images: ``(N, H, W, C)`` float32.
+    """
+    outputs = {str(number): node.y for number, node in enumerate(nodes)}
+    plan = Plan(kernels, nodes, x, outputs, Weights(), FLOAT)
+    found = [
+        [range_of(maps) for maps in plan(images[index : index + 1]).values()]
+        for index in range(len(images))
+    ]
+    return [range_of(images), *map(tuple, np.mean(found, axis=0).tolist())]
