@@ -42,7 +42,8 @@ def main() -> int:
         model = ARCHS[args.arch]()
     else:
         use_device("cpu")
-        model = prepare(ARCHS[args.arch](), "cpu", args.precision)
+        sample = images_of(args.batch, args.size) if args.precision == "int8" else None
+        model = prepare(ARCHS[args.arch](), "cpu", args.precision, sample)
     images, labels = random_batch(args.batch, args.size)
     if args.stock:
         images = Tensor(images.numpy())
@@ -76,6 +77,11 @@ def random_batch(batch: int, size: int) -> Tuple[Tensor, Tensor]:
     rng = np.random.default_rng(0)
     images = Tensor(rng.standard_normal((batch, size, size, 3), np.float32)).transpose(0, 3, 1, 2)
     return images, Tensor(rng.integers(0, worker.CLASSES, batch).astype(np.int32))
+
+
+def images_of(batch: int, size: int) -> np.ndarray:
+    """The same as an array."""
+    return random_batch(batch, size)[0].numpy()
 
 
 def step_of(mode: str, model: M.Module, images: Tensor, labels: Tensor) -> worker.Step:

@@ -82,7 +82,7 @@ def parser() -> flags.Parser:
     output.add_argument(
         "--features", metavar="FILE", help="save the pooled features and the image paths, .npz"
     )
-    flags.add_precision(parser)
+    flags.add_precision(parser, int8=True)
     flags.add_device(parser)
     flags.add_workers(parser)
     flags.add_print_freq(parser)
@@ -98,6 +98,7 @@ def start(args: argparse.Namespace) -> int:
             network=flags.network(args),
             device=args.device,
             precision=args.precision or "fp32",
+            calibration=args.calibration,
             top_k=args.top_k,
             batch_size=args.batch_size,
             workers=args.workers,

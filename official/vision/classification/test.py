@@ -72,7 +72,7 @@ def parser() -> flags.Parser:
         help="write report.html (accuracy by class, confusions, calibration, worst images) and "
         "predictions.csv (every image) into this folder",
     )
-    flags.add_precision(parser)
+    flags.add_precision(parser, int8=True)
     flags.add_devices(parser)
     flags.add_workers(parser)
     flags.add_print_freq(parser)
@@ -90,6 +90,7 @@ def start(args: argparse.Namespace) -> int:
             topology=flags.topology(args),
             device=args.device,
             precision=args.precision or "fp32",
+            calibration=args.calibration,
             batch_size=args.batch_size,
             workers=args.workers,
             print_freq=args.print_freq,

@@ -3,16 +3,17 @@
 import ctypes
 import logging
 import os
-from typing import get_args
+from typing import Optional, get_args
 
 import megengine
+import numpy as np
 from megengine.core._imperative_rt.common import CompNode
 from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError
-from ..ops.accelerate import CPU, attach, cpu_ops
+from ..ops.accelerate import CPU, attach, compile, cpu_ops
 from ..ops.cores import cpu_threads
-from .schema import Precision
+from .schema import InferencePrecision, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -110,21 +111,30 @@ def _calm_polling_thread() -> None:
 
 
 def prepare(
-    model: megengine.module.Module, device: str, precision: Precision = "fp32"
+    model: megengine.module.Module,
+    device: str,
+    precision: InferencePrecision = "fp32",
+    calibration: Optional[np.ndarray] = None,
 ) -> megengine.module.Module:
     """Give a network the fastest kernels there are for ``device``.
+
+    Args:
+        calibration: for int8, some ``(N, 3, H, W)`` float32 images as the network gets them. Such
+            a network is for inference alone.
 
     Raises:
         UsageError: when ``precision``, or the environment, asks for kernels that are not there.
     """
-    if precision not in get_args(Precision):
-        words = ", ".join(get_args(Precision))
+    if precision not in get_args(InferencePrecision):
+        words = ", ".join(get_args(InferencePrecision))
         raise UsageError(f"precision {precision!r}: expected one of {words}")
     if device != "cpu":
         if precision != "fp32":
             raise UsageError(f"precision {precision} is for CPUs; on a GPU, set amp.enabled")
         return model
     try:
+        if precision == "int8":
+            return compile(model, precision, calibration)
         return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))
     except ValueError as error:
         raise UsageError(str(error)) from None

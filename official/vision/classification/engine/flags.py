@@ -20,7 +20,7 @@ from ..text import nearest, printable
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
-from .schema import Precision
+from .schema import InferencePrecision, Precision
 
 DEFAULT_DATA = "/data/datasets/imagenet"
 
@@ -203,13 +203,21 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_precision(parser: argparse._ActionsContainer) -> None:
-    """--precision."""
+def add_precision(parser: argparse._ActionsContainer, int8: bool = False) -> None:
+    """--precision, and for inference alone also int8 with --calibration."""
+    words = "bf16 and int8 are" if int8 else "bf16 is"
     parser.add_argument(
         "--precision",
-        choices=get_args(Precision),
-        help="bf16 is faster on CPUs that have instructions for it (default: fp32)",
+        choices=get_args(InferencePrecision if int8 else Precision),
+        help=f"{words} faster on CPUs that have instructions for it (default: fp32)",
     )
+    if int8:
+        parser.add_argument(
+            "--calibration",
+            metavar="DIR",
+            help="images that set what the bytes of int8 stand for, 64 of those in this folder "
+            "and below (default: 64 of the images given)",
+        )
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:

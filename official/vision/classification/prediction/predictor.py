@@ -12,10 +12,11 @@ import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..data.normalize import Normalize
+from ..engine.calibrating import calibration_images
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import check_target
-from ..engine.schema import Precision
+from ..engine.schema import InferencePrecision
 from ..engine.scoring import ClassScore, Scorer, top_scores
 from ..errors import DataError, UsageError
 from ..zoo.trained import Network, NetworkConfig, open_network
@@ -44,6 +45,7 @@ class PredictConfig:
     Args:
         images: files, folders and patterns.
         json: whether the console shows JSON instead of lines.
+        calibration: a folder of images for int8; None for those given.
         csv, jsonl, features: files to write; None for none.
         save_image, saliency: likewise, or folders if there are several images.
         tta: whether the average with the mirrored images is reported as well.
@@ -52,7 +54,8 @@ class PredictConfig:
     images: Sequence[str]
     network: NetworkConfig = NetworkConfig()
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: InferencePrecision = "fp32"
+    calibration: Optional[str] = None
     top_k: int = 5
     batch_size: int = 32
     workers: int = 2
@@ -82,7 +85,11 @@ def predict(config: PredictConfig) -> int:
     device = choose_device(config.device, 1)
     use_device(device)
     network = open_network(config.network)
-    prepare(network.model, device, config.precision)
+    given = len(files), lambda index: files[index].read()
+    calibration = calibration_images(
+        config.precision, config.calibration, given, network.preprocess
+    )
+    prepare(network.model, device, config.precision, calibration)
     return _Job(config, network, files, single, targets).run()
 
 

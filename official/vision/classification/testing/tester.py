@@ -15,6 +15,7 @@ from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
 from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
+from ..engine.calibrating import calibration_images
 from ..engine.class_scores import ClassCounts, ClassScores
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
@@ -22,10 +23,11 @@ from ..engine.evaluation import FlipTta, Result, evaluate
 from ..engine.files import check_target, refuse_inside
 from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
-from ..engine.schema import Precision
+from ..engine.schema import InferencePrecision
 from ..errors import UsageError, UserError, WeightsError
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
+from .before import BeforeInt8, line_of_both
 from .benchmarks import Judge, line_of, load_images
 from .calibration import Calibration, LogitsOfAll, calibrate
 from .report.answers import AnswersOfAll, ReportData
@@ -36,6 +38,7 @@ class TestConfig:
     """What is tested, on what, and how it is told.
 
     Args:
+        calibration: a folder of images for int8; None for those tested.
         tta: whether the mean over every image and its mirror image is tested as well.
         calibrate: whether a temperature is fitted on half of the images and judged on the others.
         report: a folder for report.html and predictions.csv, which is made.
@@ -49,7 +52,8 @@ class TestConfig:
     class_map: Optional[str] = None
     topology: Topology = Topology()
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: InferencePrecision = "fp32"
+    calibration: Optional[str] = None
     batch_size: int = 100
     workers: int = 2
     print_freq: int = 20
@@ -102,7 +106,12 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         eval_batches(len(folder), config.batch_size, rank(), world_size()),
         workers=config.workers,
     )
-    model = prepare(network.model, device, config.precision)
+    given = len(folder), folder.read
+    calibration_set = calibration_images(
+        config.precision, config.calibration, given, network.preprocess
+    )
+    before = BeforeInt8(network) if config.precision == "int8" else None
+    model = prepare(network.model, device, config.precision, calibration_set)
     normalize = Normalize(network.preprocess, model.ops)
     judge = None
     if config.benchmark:
@@ -112,19 +121,21 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     answers = AnswersOfAll(len(folder), network.num_classes) if config.report else None
     counts = ClassCounts(network.num_classes)
     console.start_bar("Test", len(folder))
+    watchers = (tta, before, logits, answers, counts, judge)
     result = evaluate(
         model,
         with_heartbeats(loader),
         normalize,
         len(folder),
         report=_Reporter(console, config.print_freq),
-        watchers=[watcher.add for watcher in (tta, logits, answers, counts, judge) if watcher],
+        watchers=[watcher.add for watcher in watchers if watcher],
     )
     console.stop_bar()
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
     scores = counts.scores()
-    _tell(config, console, result, scores, folder, mirrored, calibration, judge)
+    in_fp32 = before.counter.result(len(folder)) if before else None
+    _tell(config, console, result, scores, folder, in_fp32, mirrored, calibration, judge)
     if answers and config.report:
         data = ReportData(
             folder,
@@ -152,6 +163,7 @@ def _tell(
     result: Result,
     scores: ClassScores,
     folder: ImageDataset,
+    in_fp32: Optional[Result],
     mirrored: Optional[Result],
     calibration: Optional[Calibration],
     judge: Optional[Judge],
@@ -163,6 +175,9 @@ def _tell(
         classes=scores.by_class(folder.classes),
         confusion=scores.confusion(folder.classes),
     )
+    if in_fp32:
+        console.line(line_of_both(in_fp32, result))
+        answer["fp32"] = in_fp32.to_dict()
     if mirrored:
         answer["tta"] = mirrored.to_dict()
     if calibration:

@@ -145,22 +145,62 @@ INLINE void add_runs(
     }
 }
 
-// R pixels from `pixel` on, N times 16 channels from `channel` on, runs first to last. Sums that are
-// not complete wait in `kept`.
+// Goes through the pixels of y: where each one's window begins, and where it lies in y and in what
+// is added.
+template <typename E>
+class Walk {
+public:
+    Walk(const Windows<E>& windows, size_t number)
+            : windows_(&windows), pixel_(windows.step.y, number) {
+        seek();
+    }
+    const E* window() const { return window_; }
+    size_t to() const { return to_; }
+    size_t from() const { return from_; }
+    INLINE void next() {
+        const Step& s = windows_->step;
+        pixel_.next(s.y);
+        if (pixel_.x == 0)
+            return seek();
+        window_ += size_t(s.stride[1]) * s.x.channels;
+        to_ += s.y.channels;
+        from_ += s.y.channels;
+    }
+
+private:
+    void seek() {
+        const Step& s = windows_->step;
+        if (pixel_.n >= s.y.count)
+            return;  // beyond the last
+        window_ = windows_->window(pixel_);
+        to_ = s.y.at(pixel_.n, pixel_.y, pixel_.x);
+        from_ = s.add.data ? s.add.at(pixel_.n, pixel_.y, pixel_.x) : 0;
+    }
+
+    const Windows<E>* windows_;
+    Pixel pixel_;
+    const E* window_ = nullptr;
+    size_t to_ = 0, from_ = 0;
+};
+
+// The next R pixels of the walk, N times 16 channels from `channel` on, runs first to last. Sums
+// that are not complete wait in `kept`.
 template <typename E, int R, int N>
 void tile(
-        const Windows<E>& windows, const Ending& ending, Pixel pixel, size_t channel, size_t first,
-        size_t last, size_t first_channel, const char* weight, size_t weight_step, float* kept) {
+        const Windows<E>& windows, const Ending<E>& ending, Walk<E>& walk, size_t channel,
+        size_t first, size_t last, size_t first_channel, const char* weight, size_t weight_step,
+        float* kept) {
     using A = Arithmetic<E>;
     using Sums = typename A::Sums;
-    const Step& step = windows.step;
+    const bool complete = last == windows.runs;
     const E* pixels[R];
     size_t to[R], from[R];
-    for (int r = 0; r < R; ++r) {
-        pixels[r] = windows.window(pixel) + first_channel;
-        to[r] = step.y.at(pixel.n, pixel.y, pixel.x);
-        from[r] = step.add.data ? step.add.at(pixel.n, pixel.y, pixel.x) : 0;
-        pixel.next(step.y);
+    for (int r = 0; r < R; ++r, walk.next()) {
+        pixels[r] = walk.window() + first_channel;
+        to[r] = walk.to();
+        from[r] = walk.from();
+        if (complete)
+            ending.expect(channel, N * LANES, to[r], from[r]);
     }
     Sums sums[R][N];
     if (first)
@@ -168,23 +208,21 @@ void tile(
     else
         std::memset(&sums, 0, sizeof(sums));
     add_runs<E, R, N>(windows, pixels, first, last, weight, weight_step, sums);
-    if (last < windows.runs) {
+    if (!complete) {
         std::memcpy(kept, &sums, sizeof(sums));
         return;
     }
+    Floats floats[R][N];
     for (int r = 0; r < R; ++r)
-        for (int v = 0; v < N; ++v) {
-            const size_t c = channel + v * LANES;
-            if (c < size_t(step.y.channels))
-                ending(A::floats(sums[r][v]), c, std::min(LANES, step.y.channels - c), to[r],
-                       from[r]);
-        }
+        for (int v = 0; v < N; ++v)
+            floats[r][v] = A::floats(sums[r][v]);
+    ending(floats[0], R, N, channel, to, from);
 }
 
 template <typename E>
 using Tile = void (*)(
-        const Windows<E>&, const Ending&, Pixel, size_t, size_t, size_t, size_t, const char*,
-        size_t, float*);
+        const Windows<E>&, const Ending<E>&, Walk<E>&, size_t, size_t, size_t, size_t,
+        const char*, size_t, float*);
 
 // The tile of `rows` pixels and `width` times 16 channels.
 template <typename E, int R = ROWS, int N = WIDTH>
@@ -203,7 +241,8 @@ Tile<E> tile_of(int rows, int width) {
 // Pixels begin to end of one panel.
 template <typename E>
 void compute_panel(
-        const Windows<E>& windows, const Ending& ending, size_t number, size_t begin, size_t end) {
+        const Windows<E>& windows, const Ending<E>& ending, size_t number, size_t begin,
+        size_t end) {
     const Step& step = windows.step;
     const size_t panel = windows.panel(), channel = number * panel;
     const size_t lanes = std::min<size_t>(
@@ -218,14 +257,17 @@ void compute_panel(
     for (size_t first = 0; first < windows.runs; first += runs_at_once) {
         const size_t last = std::min(first + runs_at_once, windows.runs);
         const char* chunk = weight + first * windows.groups * row;
+        Walk<E> walk(windows, begin);
         for (size_t at = begin; at < end; at += ROWS) {
             const int rows = int(std::min<size_t>(ROWS, end - at));
+            const Walk<E> start = walk;
             for (size_t v = 0; v < width; v += WIDTH) {
+                walk = start;
                 const int n = int(std::min<size_t>(WIDTH, width - v));
                 float* kept = sums ? sums + (at - begin) * lanes + v * LANES * rows : nullptr;
                 tile_of<E>(rows, n)(
-                        windows, ending, Pixel(step.y, at), channel + v * LANES, first, last,
-                        first_channel, chunk + v * LANES * 4, row, kept);
+                        windows, ending, walk, channel + v * LANES, first, last, first_channel,
+                        chunk + v * LANES * 4, row, kept);
             }
         }
     }
@@ -234,7 +276,7 @@ void compute_panel(
 template <typename E>
 void compute(const Step& step) {
     const Windows<E> windows(step);
-    const Ending ending(step);
+    const Ending<E> ending(step);
     const size_t panels = (step.y.channels + windows.panel() - 1) / windows.panel();
     const size_t pixels = step.y.pixels();
     const size_t weights = windows.runs * windows.groups * 4 * step.y.channels;

@@ -5,6 +5,9 @@
 // ctypes' in ops/steps.py.
 #pragma once
 
+#include <cmath>
+#include <type_traits>
+
 #include "../lanes.h"
 
 namespace resnet {
@@ -40,6 +43,9 @@ struct Step {
 
 // Whole sixteens are known to be so where these are called; else each is a call of memcpy.
 #define INLINE inline __attribute__((always_inline))
+
+using resnet::load;
+using resnet::store;
 
 // `n` bytes, at most 16, as they are.
 INLINE Floats load(const uint8_t* from, size_t n) {
@@ -81,40 +87,84 @@ INLINE void write(const Map& map, size_t at, Floats values, size_t n) {
     store(map, at, map.type == BYTE ? values / map.scale + float(map.zero) : values, n);
 }
 
-// What is done to sixteen sums of a convolution before they are a map's:
-// y = relu(sum * scale + bias + add), in y's unit.
-struct Ending {
-    const Step& step;
-    float add_scale, floor;
-    explicit Ending(const Step& s)
-            : step(s),
-              add_scale(s.add.scale / (s.y.type == BYTE ? s.y.scale : 1)),
-              floor(s.y.type == BYTE ? float(s.y.zero) : 0) {}
+// What is done to the sums of a convolution of E before they are a map's:
+// y = max(sum * scale + bias + add, floor), in y's unit; without a ReLU the floor is -infinity.
+template <typename E>
+class Ending {
+public:
+    explicit Ending(const Step& step)
+            : step_(step),
+              unit_(step.y.type == BYTE ? step.y.scale : 1),
+              floor_(step.relu ? (step.y.type == BYTE ? float(step.y.zero) : 0) : -INFINITY),
+              finish_(chosen(step)) {}
 
-    // Channels c to c + n of the pixel that lies at `to`, and at `from` in what is added.
-    void operator()(Floats value, size_t c, size_t n, size_t to, size_t from) const {
-        if (n == LANES)
-            finish(value, c, LANES, to + c, from + c);
-        else
-            finish(value, c, n, to + c, from + c);
+    // Let the lines that will be read and written be on their way.
+    INLINE void expect(size_t channel, size_t lanes, size_t to, size_t from) const {
+        const size_t y = step_.y.element(), line = 64;
+        const char* written = static_cast<const char*>(step_.y.data) + (to + channel) * y;
+        for (size_t at = 0; at < lanes * y; at += line)
+            __builtin_prefetch(written + at, 1);
+        if (!step_.add.data)
+            return;
+        const char* added = static_cast<const char*>(step_.add.data) + (from + channel) * sizeof(E);
+        for (size_t at = 0; at < lanes * sizeof(E); at += line)
+            __builtin_prefetch(added + at, 0);
+    }
+
+    // sums (rows, width) of sixteen channels from `channel` on, of pixels that lie at `to` in y and
+    // at `from` in what is added.
+    void operator()(
+            const Floats* sums, size_t rows, size_t width, size_t channel, const size_t* to,
+            const size_t* from) const {
+        finish_(*this, sums, rows, width, channel, to, from);
     }
 
 private:
-    INLINE void finish(
-            Floats value, size_t c, size_t n, size_t to, size_t from) const {
-        if (step.scale)
-            value *= resnet::load(step.scale + c);
-        value += resnet::load(step.bias + c);
-        if (step.add.data) {
-            if (step.add.type == BYTE)  // whose zero is part of the bias
-                value += load(static_cast<const uint8_t*>(step.add.data) + from, n) * add_scale;
-            else
-                value += read(step.add, from, n);
+    using Finish = void (*)(
+            const Ending&, const Floats*, size_t, size_t, size_t, const size_t*, const size_t*);
+
+    // Y is the type of y, ADDS whether there is an addend, which is of E.
+    template <typename Y, bool ADDS>
+    static void finish(
+            const Ending& ending, const Floats* sums, size_t rows, size_t width, size_t channel,
+            const size_t* to, const size_t* from) {
+        const Step& step = ending.step_;
+        for (size_t v = 0; v < width; ++v, channel += LANES) {
+            if (channel + LANES <= size_t(step.y.channels))
+                ending.finish_sixteen<Y, ADDS>(sums + v, rows, width, channel, LANES, to, from);
+            else if (channel < size_t(step.y.channels))
+                ending.finish_sixteen<Y, ADDS>(
+                        sums + v, rows, width, channel, step.y.channels - channel, to, from);
         }
-        if (step.relu)
-            value = value <= floor ? Floats{} + floor : value;  // NaN stays NaN
-        store(step.y, to, value, n);
     }
+
+    template <typename Y, bool ADDS>
+    INLINE void finish_sixteen(
+            const Floats* sums, size_t rows, size_t width, size_t channel, size_t n,
+            const size_t* to, const size_t* from) const {
+        const bool bytes = std::is_same<E, uint8_t>::value;
+        const Floats bias = resnet::load(step_.bias + channel), floor = floor_ - Floats{};
+        const Floats scale = bytes ? resnet::load(step_.scale + channel) : Floats{};
+        const float add_scale = bytes ? step_.add.scale / unit_ : 1;
+        const E* add = static_cast<const E*>(step_.add.data) + channel;
+        Y* y = static_cast<Y*>(step_.y.data) + channel;
+        for (size_t r = 0; r < rows; ++r) {
+            Floats value = bytes ? sums[r * width] * scale + bias : sums[r * width] + bias;
+            if (ADDS)  // the zero of its bytes is part of the bias
+                value += bytes ? load(add + from[r], n) * add_scale : load(add + from[r], n);
+            store(y + to[r], value <= floor ? floor : value, n);  // NaN stays NaN
+        }
+    }
+
+    static Finish chosen(const Step& step) {
+        if (step.y.type == FLOAT)
+            return step.add.data ? &finish<float, true> : &finish<float, false>;
+        return step.add.data ? &finish<E, true> : &finish<E, false>;
+    }
+
+    const Step& step_;
+    float unit_, floor_;
+    Finish finish_;
 };
 
 // A pixel of all images' maps, in order.

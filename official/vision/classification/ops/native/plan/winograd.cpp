@@ -41,23 +41,32 @@ void to_points(const Step& s, const Tiles& tiles, size_t first, size_t last, flo
 
 // The outputs of tiles first to last, channels `channel` to + lanes, from points (36, tiles, lanes).
 void from_points(
-        const Step& s, const Ending& ending, const Tiles& tiles, size_t first, size_t last,
+        const Step& s, const Ending<float>& ending, const Tiles& tiles, size_t first, size_t last,
         size_t channel, size_t lanes, const float* points) {
     const size_t plane = (last - first) * lanes;
     for (size_t tile = first; tile < last; ++tile) {
         const size_t n = tiles.image(tile);
         const ptrdiff_t top = tiles.row(tile), left = tiles.column(tile);
+        // The pixels of the tile that the map has: which they are, and where they lie.
+        size_t count = 0, at[16], add[16], places[16];
+        for (int i = 0; i < 4 && top + i < s.y.height; ++i)
+            for (int j = 0; j < 4 && left + j < s.y.width; ++j) {
+                places[count] = i * 4 + j;
+                at[count] = s.y.at(n, top + i, left + j);
+                add[count] = s.add.data ? s.add.at(n, top + i, left + j) : 0;
+                ending.expect(channel, lanes, at[count], add[count]);
+                ++count;
+            }
         for (size_t c = 0; c < lanes; c += LANES) {
             Floats from[6][6], to[4][4];
             const float* source = points + (tile - first) * lanes + c;
             for (int k = 0; k < 36; ++k)
                 from[k / 6][k % 6] = resnet::load(source + k * plane);
             both_axes<6, 4, output_points>(from, to);
-            const size_t count = std::min(LANES, s.y.channels - channel - c);
-            for (int i = 0; i < 4 && top + i < s.y.height; ++i)
-                for (int j = 0; j < 4 && left + j < s.y.width; ++j)
-                    ending(to[i][j], channel + c, count, s.y.at(n, top + i, left + j),
-                           s.add.data ? s.add.at(n, top + i, left + j) : 0);
+            Floats pixels[16];
+            for (size_t pixel = 0; pixel < count; ++pixel)
+                pixels[pixel] = to[places[pixel] / 4][places[pixel] % 4];
+            ending(pixels, count, 1, channel + c, at, add);
         }
     }
 }
@@ -95,7 +104,7 @@ void multiply(size_t rows, const float* left, size_t inner, const float* right, 
 
 // Panels first to last of the outputs of a block of tiles whose points are known.
 void compute_panels(
-        const Step& s, const Ending& ending, const Tiles& tiles, size_t begin, size_t end,
+        const Step& s, const Ending<float>& ending, const Tiles& tiles, size_t begin, size_t end,
         size_t first_panel, size_t last_panel, const float* points, float* products) {
     const size_t inner = s.x.channels, rows = end - begin;
     for (size_t panel = first_panel; panel < last_panel; ++panel) {
@@ -124,7 +133,7 @@ void compute_panels(
 
 void winograd(const Step& s) {
     const Tiles tiles(s.y.count, s.y.height, s.y.width);
-    const Ending ending(s);
+    const Ending<float> ending(s);
     const size_t panels = (s.y.channels + PANEL - 1) / PANEL;
     const size_t bytes = POINTS * 4 * (s.x.channels + PANEL);  // of a tile's points
     // Few tiles at a time read the weight often; of many the points leave the cache.
