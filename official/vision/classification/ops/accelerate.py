@@ -15,8 +15,8 @@ from typing import Any, Callable, Optional
 import megengine.module as M
 import numpy as np
 
-from .build import KernelsUnavailable, load_kernels, processor_flags
-from .compiled import ELEMENTS, Compiler
+from .build import KernelsUnavailable, load_kernels
+from .compiled import ELEMENTS, Compiled, Compiler, require_instructions
 from .cores import cpu_threads
 from .gemm import GemmOps
 from .native import NativeOps
@@ -89,6 +89,10 @@ class CompiledOps(PlainOps):
     def __init__(self, compiler: Compiler):
         self._compiler = compiler
 
+    def compiled(self, network: M.Module) -> Compiled:
+        """The plans by which a network is computed."""
+        return self._compiler.compiled(network)
+
     def whole(self, network: M.Module, method: Callable, x: Any) -> Any:
         return self._compiler(network, method, x)
 
@@ -98,7 +102,7 @@ class CompiledOps(PlainOps):
         forward = getattr(type(network).forward, "__wrapped__", None)
         if conv is not None and forward is not None:
             with contextlib.suppress(CannotCompile):  # which is said when it is called
-                self._compiler.compiled(network).read_weights(forward, conv.in_channels)
+                self.compiled(network).read_weights(forward, conv.in_channels)
 
     def normalize(
         self, images: np.ndarray, mean: np.ndarray, std: np.ndarray, whole: bool = False
@@ -125,9 +129,6 @@ def compiled_ops(
     """
     if precision not in ELEMENTS:
         raise ValueError(f"precision {precision!r}: expected one of {', '.join(ELEMENTS)}")
-    needed = {"bf16": "avx512_bf16", "int8": "avx512_vnni"}.get(precision)
-    if needed is not None and needed not in processor_flags():
-        raise ValueError(f"precision {precision}: this CPU has no such instructions ({needed})")
     if precision == "int8" and calibration is None:
         raise ValueError("precision int8 needs images to calibrate with")
     wanted = os.environ.get(SWITCH, "native")
@@ -135,7 +136,9 @@ def compiled_ops(
         raise KernelsUnavailable(f"{SWITCH} is {wanted}")
     if calibration is not None:
         calibration = np.ascontiguousarray(calibration.transpose(0, 2, 3, 1), np.float32)
-    return CompiledOps(Compiler(load_kernels(threads), precision, calibration, any_mode))
+    kernels = load_kernels(threads)
+    require_instructions(kernels, precision)
+    return CompiledOps(Compiler(kernels, precision, calibration, any_mode))
 
 
 def compile(

@@ -10,12 +10,13 @@ import ctypes
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 import megengine
 from megengine import Tensor
@@ -75,9 +76,14 @@ class Kernels:
         self._native = _opened[self._suffix]
         self._native.resnet_set_threads(threads)
 
-    def run_steps(self, steps: ctypes.Array) -> None:
+    def convolves(self, element: int) -> bool:
+        """Whether plans can have maps of this type (steps.py)."""
+        return bool(self._native.resnet_convolves(ctypes.c_int(element)))
+
+    def run_steps(self, steps: ctypes.Array, first: int = 0, count: Optional[int] = None) -> None:
         """Do the steps of a plan (plan.py); other threads of Python go on meanwhile."""
-        self._native.resnet_run(ctypes.byref(steps), ctypes.c_size_t(len(steps)))
+        begin = ctypes.byref(steps, first * ctypes.sizeof(steps) // len(steps))
+        self._native.resnet_run(begin, ctypes.c_size_t(len(steps) if count is None else count))
 
     def __call__(self, name: str, *inputs: Tensor, **params: Number) -> List[Tensor]:
         key = (name, *params.items())
@@ -142,6 +148,7 @@ def _flags() -> List[str]:
             "-fPIC",
             "-shared",
         ),
+        *shlex.split(os.environ.get("CXXFLAGS", "")),
         f"-D_GLIBCXX_USE_CXX11_ABI={custom.get_custom_op_abi_tag()}",
         *("-isystem", str(_MEGENGINE / "include"), "-isystem", str(headers)),
         *(f"-L{folder}", "-l:libdnnl.so.3", f"-Wl,-rpath,{folder}"),

@@ -17,9 +17,9 @@ import numpy as np
 from megengine import Tensor
 from megengine.core.tensor.dtype import bfloat16
 
-from .build import Kernels
+from .build import Kernels, processor_flags
 from .functions import needs_gradient, to_maps, to_rows
-from .plan import Maps, Plan, Weights, ranges_of
+from .plan import Clock, Maps, Plan, Weights, ranges_of
 from .quantize import quantities_of
 from .recorder import CannotCompile, Folds, Node, Value, record
 from .steps import BFLOAT16, BYTE, FLOAT
@@ -31,6 +31,24 @@ _EDGE = 224  # of the images by which weights are read in advance; any will do
 ELEMENTS = {"fp32": FLOAT, "bf16": BFLOAT16, "int8": BYTE}
 
 logger = logging.getLogger(__name__)
+
+
+INSTRUCTIONS = {"bf16": ("bfloat16", "avx512_bf16"), "int8": ("8-bit", "avx512_vnni")}
+
+
+def require_instructions(kernels: Kernels, precision: str) -> None:
+    """See that kernels can compute in ``precision``.
+
+    Raises:
+        ValueError: where the CPU, or what the kernels were compiled for, cannot.
+    """
+    if precision not in INSTRUCTIONS:
+        return
+    kind, needed = INSTRUCTIONS[precision]
+    if needed not in processor_flags():
+        raise ValueError(f"precision {precision}: this CPU has no {kind} instructions ({needed})")
+    if not kernels.convolves(ELEMENTS[precision]):
+        raise ValueError(f"precision {precision}: CXXFLAGS leave its instructions out ({needed})")
 
 
 class Watch:
@@ -108,11 +126,14 @@ class Compiled:
             self._watched()
             self._recorded(self._network(), compute, (1, _EDGE, _EDGE, channels))
 
-    def __call__(self, compute: Callable, x: np.ndarray) -> Union[np.ndarray, Maps]:
+    def __call__(
+        self, compute: Callable, x: np.ndarray, clock: Optional[Clock] = None
+    ) -> Union[np.ndarray, Maps]:
         """``compute(network, x)`` for ``(N, H, W, C)`` contiguous float32 or bfloat16.
 
         Args:
             compute: a function of the network and its images, such as its class's ``forward``.
+            clock: as a plan's.
 
         Returns:
             What it returns, with maps as ``(N, H, W, C)`` float32 and vectors as ``(N, C)``.
@@ -122,7 +143,8 @@ class Compiled:
         """
         at_once = max(1, _PIXELS // (x.shape[1] * x.shape[2]))
         if len(x) > at_once:
-            return _joined([self(compute, x[i : i + at_once]) for i in range(0, len(x), at_once)])
+            parts = (x[begin : begin + at_once] for begin in range(0, len(x), at_once))
+            return _joined([self(compute, part, clock) for part in parts])
         key = (compute, x.shape)
         with self._lock:
             self._watched()
@@ -134,7 +156,7 @@ class Compiled:
             plan = self._plans[key]
         if isinstance(plan, CannotCompile):
             raise plan
-        found = plan(x)
+        found = plan(x, clock)
         return found.get("", found)
 
     def _watched(self) -> "Watch":

@@ -17,8 +17,8 @@ from megengine.core.tensor.dtype import bfloat16
 from megengine.distributed import is_distributed
 from megengine.jit.tracing import is_tracing
 
-from .build import Kernels, processor_flags
-from .compiled import Compiler
+from .build import Kernels
+from .compiled import Compiled, Compiler, require_instructions
 from .functions import (
     Add,
     BatchNorm,
@@ -67,8 +67,8 @@ class NativeOps(PlainOps):
         Raises:
             ValueError: for ``half`` on a CPU that has no instructions for it.
         """
-        if half and "avx512_bf16" not in processor_flags():
-            raise ValueError("precision bf16: this CPU has no bfloat16 instructions (avx512_bf16)")
+        if half:
+            require_instructions(kernels, "bf16")
         self.kernels = kernels
         self.half = half
         number = "bfloat16" if half else "float32"
@@ -81,6 +81,10 @@ class NativeOps(PlainOps):
         if not self._told_of_tracing:
             logger.warning("megengine.jit.trace records MegEngine's kernels, not the native ones")
         self._told_of_tracing = True
+
+    def compiled(self, network: M.Module) -> Compiled:
+        """The plans by which a network is computed in evaluation."""
+        return self._compiler.compiled(network)
 
     @_eager
     def whole(self, network: M.Module, method: Callable, x: Any) -> Any:

@@ -5,7 +5,8 @@ memory. native/plan/ has the kernels.
 """
 
 import logging
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -31,6 +32,7 @@ _SPARE = 4  # arenas that a plan keeps for the next of several threads
 _LEAST_TILES = 24  # for which Winograd's algorithm is faster than the direct one
 
 Maps = Dict[str, np.ndarray]
+Clock = Callable[[int, Node, float], None]
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +113,13 @@ class Plan:
             self._fill(number, node, weights, element)
         self._spare: List[Tuple[np.ndarray, Any]] = []  # arenas with their steps; append is atomic
 
-    def __call__(self, x: np.ndarray) -> Maps:
+    def __call__(self, x: np.ndarray, clock: Optional[Clock] = None) -> Maps:
         """The outputs for ``(N, H, W, C)`` contiguous float32 or bfloat16 images.
 
         They are ``(N, H, W, C)`` or ``(N, C)`` float32.
+
+        Args:
+            clock: is told the kind and node of every step, and the seconds that it took.
         """
         try:
             arena, steps = self._spare.pop()
@@ -129,13 +134,22 @@ class Plan:
             flat = len(value.shape) == 2
             found[name] = np.empty(value.shape if flat else value.size, np.float32)
             steps[place].y.data = found[name].ctypes.data
-        self._run(steps)
+        if clock is None:
+            self._run(steps)
+        else:
+            self._run_timed(steps, clock)
         if len(self._spare) < _SPARE:
             self._spare.append((arena, steps))
         if self._element == BYTE and not finite.all():  # there is no byte for these
             for each in found.values():
                 each[~finite] = np.nan
         return found
+
+    def _run_timed(self, steps: Any, clock: Clock) -> None:
+        for number, node in enumerate(self._nodes):
+            started = time.perf_counter()
+            self._run(steps, number, 1)
+            clock(steps[number].kind, node, time.perf_counter() - started)
 
     def _workspace(self) -> Tuple[np.ndarray, Any]:
         arena = room(self._bytes)

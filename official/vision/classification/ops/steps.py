@@ -11,6 +11,7 @@ import numpy as np
 FLOAT, BFLOAT16, BYTE = range(3)
 CONVOLVE, WINOGRAD, AFFINE, ADD, MAX_POOL, MEAN, HALVE, SUBSAMPLE, COPY = range(9)
 
+KINDS = ("Convolve", "Winograd", "Affine", "Add", "MaxPool", "Mean", "Halve", "Subsample", "Copy")
 BYTES = {FLOAT: 4, BFLOAT16: 2, BYTE: 1}  # of an element
 LANES, PANEL = 16, 64
 

@@ -305,13 +305,25 @@ void convolve(const Step& step) {
     if (step.x.type == FLOAT)
         compute<float>(step);
 #if defined(__AVX512BF16__)
-    else if (step.x.type == BFLOAT16)
+    if (step.x.type == BFLOAT16)
         compute<Bfloat16>(step);
 #endif
 #if defined(__AVX512VNNI__)
-    else if (step.x.type == BYTE)
+    if (step.x.type == BYTE)
         compute<uint8_t>(step);
 #endif
+}
+
+bool convolves(Type type) {
+#if defined(__AVX512BF16__)
+    if (type == BFLOAT16)
+        return true;
+#endif
+#if defined(__AVX512VNNI__)
+    if (type == BYTE)
+        return true;
+#endif
+    return type == FLOAT;
 }
 
 }  // namespace plan

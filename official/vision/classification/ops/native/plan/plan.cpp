@@ -150,6 +150,11 @@ void run(const Step& step) {
 }  // namespace plan
 }  // namespace resnet
 
+// Whether convolutions of maps of this type were compiled: the instructions are not everywhere.
+extern "C" int resnet_convolves(int type) {
+    return resnet::plan::convolves(resnet::plan::Type(type));
+}
+
 // Do the steps in order. Any thread may call it, several at once with maps of their own.
 extern "C" void resnet_run(const resnet::plan::Step* steps, size_t count) {
     for (size_t index = 0; index < count; ++index)

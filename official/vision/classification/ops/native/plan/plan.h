@@ -189,6 +189,7 @@ struct Pixel {
 float* scratch(size_t count);
 
 void convolve(const Step& step);
+bool convolves(Type type);
 void winograd(const Step& step);
 
 }  // namespace plan
