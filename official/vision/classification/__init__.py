@@ -5,7 +5,7 @@ from pkgutil import extend_path
 __version__ = "0.1.0"
 __path__ = extend_path(__path__, __name__)  # see ``official``
 
-from .engine.device import accelerate
+from .ops.accelerate import accelerate
 from .prediction.inference import inference_model
 from .resnet.pretrained import set_loader
 from .zoo import fill_pretrained, get_model, list_models

@@ -1,33 +1,20 @@
 """Where the network runs."""
 
-import ctypes
 import logging
 import os
 from typing import Optional, get_args
 
 import megengine
 import numpy as np
-from megengine.core._imperative_rt.common import CompNode
 from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError
-from ..ops.accelerate import CPU, attach, compile, cpu_ops
+from ..ops.accelerate import attach, compile, cpu_ops
 from ..ops.cores import cpu_threads
-from .schema import InferencePrecision, Precision
+from ..ops.process import count_gpus, use_cpu
+from .schema import InferencePrecision
 
 logger = logging.getLogger(__name__)
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
-_PR_SET_TIMERSLACK = 29  # from Linux's prctl.h
-
-
-def count_gpus() -> int:
-    """GPUs that MegEngine can use here."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0  # without asking MegEngine, which would print a banner
-    return megengine.get_device_count("gpu")
 
 
 def choose_device(wanted: str, ngpus: int) -> str:
@@ -71,9 +58,7 @@ def use_device(device: str) -> None:
     on the CPU that is used here kernels run where they are called.
     """
     if device == "cpu":
-        CompNode._set_default_device(CPU)
-        _keep_freed_memory()
-        _calm_polling_thread()
+        use_cpu()
         threadpool_limits(blas_threads(), user_api="blas")
 
 
@@ -83,31 +68,6 @@ def blas_threads() -> int:
     One of them is left to MegEngine, which works beside them (ops/gemm.py).
     """
     return max(1, cpu_threads() - 1)
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc's malloc reuse freed memory, of any size, instead of handing it back to the kernel.
-
-    The activations of every step would otherwise be made of fresh pages: up to a fifth of the time
-    of a training step. One arena for all threads, because only the first can grow without bound.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, -1)
-
-
-def _calm_polling_thread() -> None:
-    """Let MegEngine's thread that asks for finished events every 10 us do so every 2 ms.
-
-    It would take a quarter of a core from the kernels. What it frees are tensors on other devices
-    and the host's copies of data, of which there are few here. Threads inherit the slack that
-    Linux may give their timers, and that one starts with the first tensor.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(2_000_000), 0, 0, 0)
 
 
 def prepare(
@@ -138,25 +98,3 @@ def prepare(
         return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def accelerate(
-    model: megengine.module.Module, precision: Precision = "fp32"
-) -> megengine.module.Module:
-    """Make a network fast on the CPU, in training and in evaluation; return it.
-
-    It moves the network to the device ``cpu:default``, which from then on is the one that new
-    tensors are made on: call it before others are. On a GPU there is nothing to do.
-
-    Args:
-        precision: ``bf16`` rounds maps to bfloat16, where the processor has instructions for it.
-
-    Raises:
-        UsageError: when ``precision``, or the environment, asks for kernels that are not there.
-    """
-    device = choose_device("auto", 1)
-    use_device(device)
-    if device == "cpu":
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor._reset(tensor.to(CPU))
-    return prepare(model, device, precision)

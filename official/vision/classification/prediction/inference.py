@@ -15,13 +15,13 @@ import numpy as np
 from ..data.image import decode_image, read_image
 from ..data.normalize import Normalize
 from ..data.transforms import EvalTransform, to_network_layout
-from ..engine.device import count_gpus
 from ..engine.scoring import Scorer, top_scores
 from ..errors import DataError, UsageError
 from ..ops.accelerate import CompiledOps, compiled_ops
 from ..ops.build import KernelsUnavailable
 from ..ops.cores import cpu_threads
 from ..ops.plain import Layer, PlainOps
+from ..ops.process import count_gpus
 from ..zoo.models import get_model
 from ..zoo.trained import Network
 from .images import read_bounded, refuse_address
