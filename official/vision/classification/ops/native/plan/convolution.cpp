@@ -12,10 +12,6 @@
 
 #include "plan.h"
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-
 namespace resnet {
 namespace plan {
 namespace {
@@ -280,8 +276,7 @@ void compute(const Step& step) {
     const size_t panels = (step.y.channels + windows.panel() - 1) / windows.panel();
     const size_t pixels = step.y.pixels();
     const size_t weights = windows.runs * windows.groups * 4 * step.y.channels;
-    // Few pixels: parts small enough for all threads.
-    const size_t wanted = (pixels + BLOCK - 1) / BLOCK;
+    const size_t wanted = for_all_threads((pixels + BLOCK - 1) / BLOCK);
     const size_t block = ((pixels + wanted - 1) / wanted + ROWS - 1) / ROWS * ROWS;
     const size_t blocks = (pixels + block - 1) / block;
     auto range = [&](size_t number, size_t panel) {

@@ -81,7 +81,10 @@ void add(const Step& s) {
     });
 }
 
-void max_pool(const Step& s) {
+// Bytes of x and y are in one unit, so that they need not be made numbers.
+void max_pool(Step s) {
+    s.x.scale = s.y.scale = 1;
+    s.x.zero = s.y.zero = 0;
     each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
         Floats best = Floats{} - std::numeric_limits<float>::infinity();
         for (int i = 0; i < s.kernel[0]; ++i)
@@ -126,8 +129,13 @@ void subsample(const Step& s) {
 }
 
 void copy(const Step& s) {
-    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
-        write(s.y, to, read(s.x, s.x.at(p.n, p.y, p.x) + c, n), n);
+    parallel(size_t(s.y.count) * s.y.height, [&](size_t begin, size_t end, int) {
+        for (Pixel row(s.y, begin * s.y.width); begin < end; ++begin, row.next_row(s.y)) {
+            const size_t from = s.x.at(row.n, row.y, 0), to = s.y.at(row.n, row.y, 0);
+            each_lanes(0, size_t(s.y.width) * s.y.channels, [&](size_t at, size_t n) INLINE_LAMBDA {
+                write(s.y, to + at, read(s.x, from + at, n), n);
+            });
+        }
     });
 }
 

@@ -8,6 +8,10 @@
 #include <cmath>
 #include <type_traits>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "../lanes.h"
 
 namespace resnet {
@@ -45,25 +49,52 @@ struct Step {
 #define INLINE inline __attribute__((always_inline))
 
 using resnet::load;
-using resnet::store;
 
 // `n` bytes, at most 16, as they are.
 INLINE Floats load(const uint8_t* from, size_t n) {
+#if defined(__AVX512F__)  // what GCC 12 makes of the line for others goes byte by byte
+    __m128i bytes{};
+    std::memcpy(&bytes, from, n);
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+#else
     typedef uint8_t Bytes __attribute__((vector_size(16)));
     Bytes bytes{};
     std::memcpy(&bytes, from, n);
     return __builtin_convertvector(bytes, Floats);
+#endif
 }
 
-INLINE void store(uint8_t* to, Floats values, size_t n) {
+INLINE void put(float* to, Floats values, size_t n) {
+    resnet::store(to, values, n);
+}
+
+// Rounded to nearest, and to what a byte can be.
+INLINE void put(uint8_t* to, Floats values, size_t n) {
+#if defined(__AVX512F__)
+    const __m512i integers = _mm512_cvtps_epi32((__m512)values);
+    const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(integers, __m512i{}));
+#else
     typedef int32_t Integers __attribute__((vector_size(64)));
     typedef uint8_t Bytes __attribute__((vector_size(16)));
     values += 0.5f;  // all are above zero, or become zero
     values = values > 0 ? values : Floats{};
     values = values < 255.5f ? values : Floats{} + 255;
     const Bytes bytes = __builtin_convertvector(__builtin_convertvector(values, Integers), Bytes);
+#endif
     std::memcpy(to, &bytes, n);
 }
+
+#if defined(__AVX512BF16__)
+// As resnet::store, in one instruction; what is too small for a normal number becomes zero.
+INLINE void put(Bfloat16* to, Floats values, size_t n) {
+    const __m256bh halves = _mm512_cvtneps_pbh((__m512)values);
+    std::memcpy(to, &halves, n * sizeof(Bfloat16));
+}
+#else
+INLINE void put(Bfloat16* to, Floats values, size_t n) {
+    resnet::store(to, values, n);
+}
+#endif
 
 INLINE Floats read(const Map& map, size_t at, size_t n) {
     if (map.type == FLOAT)
@@ -76,11 +107,11 @@ INLINE Floats read(const Map& map, size_t at, size_t n) {
 // What is stored for numbers that are already in the map's unit: bytes have their zero added.
 INLINE void store(const Map& map, size_t at, Floats values, size_t n) {
     if (map.type == FLOAT)
-        resnet::store(static_cast<float*>(map.data) + at, values, n);
+        put(static_cast<float*>(map.data) + at, values, n);
     else if (map.type == BFLOAT16)
-        resnet::store(static_cast<Bfloat16*>(map.data) + at, values, n);
+        put(static_cast<Bfloat16*>(map.data) + at, values, n);
     else
-        store(static_cast<uint8_t*>(map.data) + at, values, n);
+        put(static_cast<uint8_t*>(map.data) + at, values, n);
 }
 
 INLINE void write(const Map& map, size_t at, Floats values, size_t n) {
@@ -152,7 +183,7 @@ private:
             Floats value = bytes ? sums[r * width] * scale + bias : sums[r * width] + bias;
             if (ADDS)  // the zero of its bytes is part of the bias
                 value += bytes ? load(add + from[r], n) * add_scale : load(add + from[r], n);
-            store(y + to[r], value <= floor ? floor : value, n);  // NaN stays NaN
+            put(y + to[r], value <= floor ? floor : value, n);  // NaN stays NaN
         }
     }
 
@@ -177,6 +208,9 @@ struct Pixel {
     void next(const Map& map) {
         if (++x < map.width)
             return;
+        next_row(map);
+    }
+    void next_row(const Map& map) {
         x = 0;
         if (++y == map.height) {
             y = 0;
@@ -184,6 +218,12 @@ struct Pixel {
         }
     }
 };
+
+// As many parts or a few more, so that no thread waits for the last of several.
+inline size_t for_all_threads(size_t parts) {
+    const size_t several = threads();
+    return parts <= 1 ? 1 : (parts + several - 1) / several * several;
+}
 
 // Floats of this thread that stay from step to step.
 float* scratch(size_t count);

@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t PANEL = 64;
 constexpr size_t CACHE = 640 << 10;  // bytes of a block's points
+constexpr size_t WEIGHT = 4 << 20;   // bytes of a weight that stays in a cache
 
 // Points (36, tiles, channels) of tiles first to last of x.
 void to_points(const Step& s, const Tiles& tiles, size_t first, size_t last, float* points) {
@@ -136,13 +137,14 @@ void winograd(const Step& s) {
     const Ending<float> ending(s);
     const size_t panels = (s.y.channels + PANEL - 1) / PANEL;
     const size_t bytes = POINTS * 4 * (s.x.channels + PANEL);  // of a tile's points
-    // Few tiles at a time read the weight often; of many the points leave the cache.
+    // Few tiles at a time read the weight often; of many the points leave the cache. Where the weight
+    // leaves it, it is read once, by threads that share its panels; each makes the points it needs.
     const size_t most = std::max<size_t>(48, CACHE / bytes / 6 * 6);
-    const size_t wanted = std::max<size_t>((tiles.all + most - 1) / most, 1);
+    const bool once = POINTS * 4 * s.x.channels * s.y.channels > WEIGHT && tiles.all <= 2 * most;
+    const size_t wanted = once ? 1 : for_all_threads((tiles.all + most - 1) / most);
     const size_t block = (tiles.all + wanted - 1) / wanted;
     const size_t blocks = (tiles.all + block - 1) / block;
-    // Where blocks are few for the threads they share a block's panels; each makes its points.
-    const size_t shares = blocks >= 3 * size_t(threads()) ? 1 : std::min(panels, size_t(threads()));
+    const size_t shares = blocks > 1 ? 1 : std::min(panels, size_t(threads()));
     each_part(blocks * shares, [&](size_t part) {
         const size_t number = part / shares, share = part % shares;
         const size_t begin = number * block, end = std::min(tiles.all, begin + block);
