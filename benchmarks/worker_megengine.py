@@ -56,7 +56,7 @@ def main() -> int:
         "kernels": model.ops.name,
         "versions": {"MegEngine": megengine.__version__, "oneDNN": onednn_version()},
     }
-    return server.serve(step, args.warmup, facts)
+    return server.serve(step, args.warmup, facts, args.steps)
 
 
 def onednn_version() -> str:

@@ -1,6 +1,6 @@
 """The same network, from its ONNX file, in OpenVINO or ONNX Runtime; runs in .venv-runtimes.
 
-Run by inference.py; see worker.py for what is said on the standard input and output. Bytes are made
+Run by runtimes.py; see worker.py for what is said on the standard input and output. Bytes are made
 by OpenVINO's own tool (nncf) and by ONNX Runtime's, calibrated on images like those measured.
 """
 
@@ -37,7 +37,7 @@ def main() -> int:
         "kernels": f"{args.runtime}, {threads} thread(s)",
         "versions": versions,
     }
-    return server.serve(lambda: float(compute(images)[0, 0]), args.warmup, facts)
+    return server.serve(lambda: float(compute(images)[0, 0]), args.warmup, facts, args.steps)
 
 
 def openvino(
