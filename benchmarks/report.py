@@ -100,10 +100,11 @@ over all pixels that it covers; OpenCV's, which the others use, does not. "decod
 
 RUNTIMES = """## Inference beside OpenVINO, ONNX Runtime and torch.compile
 
-On {cores} cores of {cpu} ({flags}), {date}: {versions}. Milliseconds for a batch, medians of {rounds}
-rounds in turns as above (of batches of one image a round is {steps} of them); "ratio" is the best of the
-others over ours, so that above 1 this repository is faster. Weights are random, int8 is calibrated by
-each with its own tool. OpenVINO has its latency hint, PyTorch channels_last and frozen weights.{busy}
+On {cores} cores of {cpu} ({flags}), {date}: {versions}. Milliseconds for a batch, medians of
+{rounds} rounds in turns as above (of batches of one image a round is {steps} of them); "ratio" is
+the best of the others over ours, so that above 1 this repository is faster. Weights are random,
+int8 is calibrated by each with its own tool. OpenVINO has its latency hint, PyTorch channels_last
+and frozen weights.{busy}
 
 {table}
 

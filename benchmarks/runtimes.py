@@ -4,8 +4,8 @@
 everything      make benchmark
 a part of it    python benchmarks/runtimes.py --arch resnet18 --batch 1 --precision fp32 --print
 
-Adds a section to benchmarks/results.json and docs/benchmarks.md, unless --print is given. It wants a
-machine that does nothing else; with --busy another program wants a core all the time.
+Adds a section to benchmarks/results.json and docs/benchmarks.md, unless --print is given. It wants
+a machine that does nothing else; with --busy another program wants a core all the time.
 """
 
 import argparse

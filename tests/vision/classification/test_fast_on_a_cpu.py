@@ -3,7 +3,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import megengine as mge
@@ -131,13 +130,18 @@ def test_training_of_a_network_that_was_made_elsewhere():
         assert np.abs(found - wanted).max() < 1e-4 * max(1e-3, np.abs(wanted).max())
 
 
-@needs_vnni
-def test_int8_tells_both_counts(tiny_images, tmp_path, capsys, caplog):
+@pytest.fixture()
+def network(tmp_path):
+    """Of the classes of ``tiny_images``."""
     path = tmp_path / "weights.pkl"
     mge.random.seed(3)
     mge.save(get_model("resnet20_cifar", num_classes=3).state_dict(), str(path))
     whole = {"mean": [128] * 3, "std": [64] * 3, "resize": None, "crop": None}
-    network = NetworkConfig("resnet20_cifar", str(path), preprocess=whole)
+    return NetworkConfig("resnet20_cifar", str(path), preprocess=whole)
+
+
+@needs_vnni
+def test_int8_tells_both_counts(network, tiny_images, tmp_path, capsys, caplog):
     results = {}
     for precision in ("fp32", "int8"):
         json_path = tmp_path / f"{precision}.json"
@@ -164,13 +168,13 @@ def test_int8_tells_both_counts(tiny_images, tmp_path, capsys, caplog):
 
 
 @needs_vnni
-def test_folders_of_calibration(tiny_images, tmp_path, caplog):
+def test_folders_of_calibration(network, tiny_images, tmp_path, caplog):
     folder = tmp_path / "many"
     for number in range(IMAGES + 5):
         (folder / str(number % 3)).mkdir(parents=True, exist_ok=True)
         picture = np.full((32, 32, 3), number, np.uint8)
         cv2.imwrite(str(folder / str(number % 3) / f"{number:03d}.png"), picture)
-    config = Config(str(tiny_images), NetworkConfig("resnet20_cifar"), device="cpu")
+    config = Config(str(tiny_images), network, device="cpu")
     (tmp_path / "empty").mkdir()
     for path, reason in (("nowhere", "no such folder"), ("empty", "no images in it")):
         where = str(tmp_path / path)
@@ -178,4 +182,6 @@ def test_folders_of_calibration(tiny_images, tmp_path, caplog):
             run_test(replace(config, precision="int8", calibration=where))
     with pytest.raises(UsageError, match="--calibration .*many: is for --precision int8"):
         run_test(replace(config, calibration=str(folder)))
-    assert Path(folder).is_dir() and not caplog.records
+    assert not caplog.records
+    assert run_test(replace(config, precision="int8", calibration=str(folder))) == 0
+    assert f"calibrated on {IMAGES} images of {folder}" in caplog.text

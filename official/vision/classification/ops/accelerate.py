@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional
 
 import megengine.module as M
 import numpy as np
+from megengine import Tensor
 
 from .build import KernelsUnavailable, load_kernels
 from .compiled import ELEMENTS, Compiled, Compiler, require_instructions
@@ -192,5 +193,5 @@ def accelerate(model: M.Module, precision: str = "fp32") -> M.Module:
         return model
     use_cpu()
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor._reset(tensor.to(CPU))
+        tensor._reset(Tensor(tensor.numpy()))
     return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))
