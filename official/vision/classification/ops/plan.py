@@ -28,8 +28,10 @@ from .steps import (
     winograd_points,
 )
 
+_CACHE = 12 << 20  # bytes of maps that are expected to stay in a cache
+_FEWEST = 4  # nodes that have an own number of images at once
 _SPARE = 4  # arenas that a plan keeps for the next of several threads
-_LEAST_TILES = 24  # for which Winograd's algorithm is faster than the direct one
+_LEAST_TILES = 12  # for which Winograd's algorithm is faster than the direct one
 
 Maps = Dict[str, np.ndarray]
 Clock = Callable[[int, Node, float], None]
@@ -105,7 +107,8 @@ class Plan:
             maps[nodes[-1].y] = _map(value, FLOAT, 0)
         self._ends = len(nodes) - len(outputs)
         outside = {x, *(node.y for node in nodes[self._ends :])}
-        self._places, self._bytes = _arrange(nodes, maps, outside)
+        self._at_once = images_at_once(nodes, maps)
+        self._places, self._bytes = _arrange(nodes, maps, outside, self._at_once)
         self._maps = maps
         self._nodes = nodes
         self._steps = (Step * len(nodes))()
@@ -170,9 +173,10 @@ class Plan:
         for name, value in node.window.items():
             setattr(step, name, value)
         step.groups = max(1, step.groups)
+        step.images, step.at_once = node.y.shape[0], self._at_once[number]
         scale, bias = node.scale, node.bias
         if node.kind == CONVOLVE:
-            step.kind = algorithm(node, element)
+            step.kind = algorithm(node, element, step.at_once)
             step.weight = self._address(weights.of(number, node, step.kind, element))
             if element == BYTE:
                 scale, bias = scale_and_bias(node, step.x, step.y, step.add)
@@ -186,13 +190,13 @@ class Plan:
         return array.ctypes.data
 
 
-def algorithm(node: Node, element: int) -> int:
-    """WINOGRAD where it is the faster one, else CONVOLVE."""
+def algorithm(node: Node, element: int, images: int) -> int:
+    """WINOGRAD where it is the faster one for so many images, else CONVOLVE."""
     window = node.window
-    count, height, width, channels = node.y.size
-    tiles = count * -(-height // 4) * -(-width // 4)
+    _, height, width, channels = node.y.size
+    tiles = images * -(-height // 4) * -(-width // 4)
     fits = (
-        element == FLOAT
+        element != BYTE
         and window["kernel"] == (3, 3)
         and window["stride"] == window["dilation"] == (1, 1)
         and window.get("groups", 1) == 1
@@ -227,6 +231,28 @@ def _map(value: Value, element: int, halo: int) -> Map:
     return Map(None, element, *value.size, halo, 0, 1.0)
 
 
+def images_at_once(nodes: Sequence[Node], maps: Dict[Value, Map]) -> List[int]:
+    """For each node how many images go through it and its neighbours before the next ones do.
+
+    So many that the maps of a step stay in the cache, the same for all steps between maps of a
+    size: what one step leaves there the next one finds.
+    """
+    images = nodes[0].y.shape[0]
+    fits = []
+    for node in nodes:
+        touched = [maps[each] for each in (node.x, node.y, node.add) if each is not None]
+        bytes_each = sum(_size(each) for each in touched) // images
+        fits.append(max(1, min(images, _CACHE // bytes_each)))
+    found: List[int] = []
+    first = 0
+    for number, node in enumerate(nodes, 1):
+        last = number == len(nodes)
+        if last or (nodes[number].y.size[1] != node.y.size[1] and number - first >= _FEWEST):
+            found += [min(fits[first:number])] * (number - first)
+            first = number
+    return found
+
+
 def _size(each: Map) -> int:
     """Bytes, and some that may be read beyond, in whole lines of the cache."""
     rows = each.count * (each.height + 2 * each.halo)
@@ -235,17 +261,30 @@ def _size(each: Map) -> int:
 
 
 def _arrange(
-    nodes: Sequence[Node], maps: Dict[Value, Map], outside: Set[Value]
+    nodes: Sequence[Node], maps: Dict[Value, Map], outside: Set[Value], at_once: Sequence[int]
 ) -> Tuple[Dict[Value, int], int]:
     """Offsets of maps in an arena, and its size: largest first, each in the first gap that fits.
 
-    Two maps may share bytes when no node needs both.
+    Two maps may share bytes when no node needs both. A map that only nodes which go together need
+    has room for the images that they take at once, and says so.
     """
-    lives: Dict[Value, List[int]] = {}
+    group = [0]  # the first of the nodes that go together with each
+    for number in range(1, len(nodes)):
+        same = at_once[number] == at_once[number - 1]
+        group.append(group[-1] if same else number)
+    ends = {first: number for number, first in enumerate(group)}
+    used: Dict[Value, List[int]] = {}
     for number, node in enumerate(nodes):
         for value in (node.x, node.y, node.add):
             if value is not None and value not in outside:
-                lives.setdefault(value, [number, number])[1] = number
+                used.setdefault(value, []).append(number)
+    lives: Dict[Value, Tuple[int, int]] = {}
+    for value, numbers in used.items():
+        if group[numbers[0]] == group[numbers[-1]]:  # of some images, then of the next
+            maps[value].count = min(at_once[numbers[0]], maps[value].count)
+            lives[value] = numbers[0], numbers[-1]
+        else:  # every part of these groups needs it
+            lives[value] = group[numbers[0]], ends[group[numbers[-1]]]
     places: Dict[Value, int] = {}
     sizes = {value: _size(maps[value]) for value in lives}
     for value in sorted(lives, key=lambda each: -sizes[each]):

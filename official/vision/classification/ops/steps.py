@@ -59,6 +59,8 @@ class Step(ctypes.Structure):
         ("dilation", ctypes.c_int32 * 2),
         ("groups", ctypes.c_int32),
         ("before", ctypes.c_int32),
+        ("images", ctypes.c_int32),
+        ("at_once", ctypes.c_int32),
         ("weight", ctypes.c_void_p),
         ("scale", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <cstdlib>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 
@@ -81,22 +82,41 @@ void add(const Step& s) {
     });
 }
 
+// The largest of several values, or NaN if one of them is.
+struct Largest {
+    Floats best = Floats{} - std::numeric_limits<float>::infinity();
+#if defined(__AVX512F__)
+    __mmask16 nan = 0;
+    INLINE void take(Floats value) {
+        nan |= _mm512_cmp_ps_mask((__m512)value, (__m512)value, _CMP_UNORD_Q);
+        best = (Floats)_mm512_max_ps((__m512)best, (__m512)value);
+    }
+    INLINE Floats found() const {
+        return (Floats)_mm512_mask_mov_ps((__m512)best, nan, _mm512_set1_ps(NAN));
+    }
+#else
+    INLINE void take(Floats value) {
+        best = (value > best) | (value != value) ? value : best;
+    }
+    INLINE Floats found() const { return best; }
+#endif
+};
+
 // Bytes of x and y are in one unit, so that they need not be made numbers.
 void max_pool(Step s) {
     s.x.scale = s.y.scale = 1;
     s.x.zero = s.y.zero = 0;
     each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
-        Floats best = Floats{} - std::numeric_limits<float>::infinity();
-        for (int i = 0; i < s.kernel[0]; ++i)
-            for (int j = 0; j < s.kernel[1]; ++j) {
-                const int y = p.y * s.stride[0] + i - s.padding[0];
-                const int x = p.x * s.stride[1] + j - s.padding[1];
-                if (y < 0 || x < 0 || y >= s.x.height || x >= s.x.width)
-                    continue;
-                const Floats value = read(s.x, s.x.at(p.n, y, x) + c, n);
-                best = (value > best) | (value != value) ? value : best;
-            }
-        write(s.y, to, best, n);
+        const int top = p.y * s.stride[0] - s.padding[0], left = p.x * s.stride[1] - s.padding[1];
+        const int bottom = std::min(top + s.kernel[0], s.x.height);
+        const int right = std::min(left + s.kernel[1], s.x.width);
+        Largest largest;
+        for (int y = std::max(top, 0); y < bottom; ++y) {
+            size_t from = s.x.at(p.n, y, std::max(left, 0)) + c;
+            for (int x = std::max(left, 0); x < right; ++x, from += s.x.channels)
+                largest.take(read(s.x, from, n));
+        }
+        write(s.y, to, largest.found(), n);
     });
 }
 
@@ -163,8 +183,22 @@ extern "C" int resnet_convolves(int type) {
     return resnet::plan::convolves(resnet::plan::Type(type));
 }
 
-// Do the steps in order. Any thread may call it, several at once with maps of their own.
+// Do the steps in order. Neighbours that have the same number of images at once do all of their steps
+// for so many images, then for the next: what they hand on is still in the cache. Any thread may call
+// it, several at once with maps of their own.
 extern "C" void resnet_run(const resnet::plan::Step* steps, size_t count) {
-    for (size_t index = 0; index < count; ++index)
-        resnet::plan::run(steps[index]);
+    using namespace resnet::plan;
+    for (size_t begin = 0, end = 0; begin < count; begin = end) {
+        const int32_t all = steps[begin].images, some = steps[begin].at_once;
+        while (end < count && steps[end].at_once == some)
+            ++end;
+        for (int32_t first = 0; first < all; first += some)
+            for (size_t index = begin; index < end; ++index) {
+                Step step = steps[index];
+                for (Map* map : {&step.x, &step.y, &step.add})
+                    if (map->data)
+                        map->keep(first, std::min(some, all - first), all);
+                run(step);
+            }
+    }
 }

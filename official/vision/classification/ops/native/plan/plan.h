@@ -34,6 +34,13 @@ struct Map {
         return n * image() + (y + halo) * row() + (x + halo) * channels;
     }
     size_t pixels() const { return size_t(count) * height * width; }
+
+    // Some of `all` images. A map that has fewer is used for one part of them after the other.
+    void keep(int32_t first, int32_t some, int32_t all) {
+        if (count == all)
+            data = static_cast<char*>(data) + first * image() * element();
+        count = some;
+    }
 };
 
 struct Step {
@@ -41,6 +48,7 @@ struct Step {
     Map x, y, add;  // `add` is not there if its data is null
     int32_t kernel[2], stride[2], padding[2], dilation[2];  // of rows and columns
     int32_t groups, before;       // `before`: channels of zeros in front of a subsampled map's
+    int32_t images, at_once;      // all, and those that go through this step and its neighbours
     const void* weight;           // packed: see convolution.cpp, winograd.cpp
     const float *scale, *bias;    // per channel of y; a null scale is 1
 };

@@ -1,4 +1,5 @@
-// 3x3 convolutions with stride 1 by Winograd's algorithm (winograd_tiles.h), in float32.
+// 3x3 convolutions with stride 1 by Winograd's algorithm (winograd_tiles.h). Maps may be of
+// bfloat16; points and products are float32: so it is still faster than the direct method.
 //
 // The weight is transformed beforehand: for every 64 output channels and each of the 36 points a
 // matrix (in, 64). A block of tiles goes through all of it at once: its points stay in the cache.
@@ -16,13 +17,14 @@ constexpr size_t PANEL = 64;
 constexpr size_t CACHE = 640 << 10;  // bytes of a block's points
 constexpr size_t WEIGHT = 4 << 20;   // bytes of a weight that stays in a cache
 
-// Points (36, tiles, channels) of tiles first to last of x.
+// Points (36, tiles, channels) of tiles first to last of x, whose numbers are of E.
+template <typename E>
 void to_points(const Step& s, const Tiles& tiles, size_t first, size_t last, float* points) {
-    const float* x = static_cast<const float*>(s.x.data);
+    const E* x = static_cast<const E*>(s.x.data);
     const size_t channels = s.x.channels, plane = (last - first) * channels, row = s.x.row();
     for (size_t tile = first; tile < last; ++tile) {
         const ptrdiff_t top = tiles.row(tile) - s.padding[0], left = tiles.column(tile) - s.padding[1];
-        const float* corner = x + s.x.at(tiles.image(tile), top, left);
+        const E* corner = x + s.x.at(tiles.image(tile), top, left);
         // Of the last tiles there may be pixels beyond the halo, which count for nothing.
         const ptrdiff_t height = s.x.height + s.x.halo - top, width = s.x.width + s.x.halo - left;
         float* result = points + (tile - first) * channels;
@@ -41,8 +43,9 @@ void to_points(const Step& s, const Tiles& tiles, size_t first, size_t last, flo
 }
 
 // The outputs of tiles first to last, channels `channel` to + lanes, from points (36, tiles, lanes).
+template <typename E>
 void from_points(
-        const Step& s, const Ending<float>& ending, const Tiles& tiles, size_t first, size_t last,
+        const Step& s, const Ending<E>& ending, const Tiles& tiles, size_t first, size_t last,
         size_t channel, size_t lanes, const float* points) {
     const size_t plane = (last - first) * lanes;
     for (size_t tile = first; tile < last; ++tile) {
@@ -104,8 +107,9 @@ void multiply(size_t rows, const float* left, size_t inner, const float* right, 
 }
 
 // Panels first to last of the outputs of a block of tiles whose points are known.
+template <typename E>
 void compute_panels(
-        const Step& s, const Ending<float>& ending, const Tiles& tiles, size_t begin, size_t end,
+        const Step& s, const Ending<E>& ending, const Tiles& tiles, size_t begin, size_t end,
         size_t first_panel, size_t last_panel, const float* points, float* products) {
     const size_t inner = s.x.channels, rows = end - begin;
     for (size_t panel = first_panel; panel < last_panel; ++panel) {
@@ -130,11 +134,10 @@ void compute_panels(
     }
 }
 
-}  // namespace
-
-void winograd(const Step& s) {
+template <typename E>
+void compute(const Step& s) {
     const Tiles tiles(s.y.count, s.y.height, s.y.width);
-    const Ending<float> ending(s);
+    const Ending<E> ending(s);
     const size_t panels = (s.y.channels + PANEL - 1) / PANEL;
     const size_t bytes = POINTS * 4 * (s.x.channels + PANEL);  // of a tile's points
     // Few tiles at a time read the weight often; of many the points leave the cache. Where the weight
@@ -150,11 +153,20 @@ void winograd(const Step& s) {
         const size_t begin = number * block, end = std::min(tiles.all, begin + block);
         const size_t floats = POINTS * (end - begin) * s.x.channels;
         float* points = scratch(floats + POINTS * (end - begin) * PANEL);
-        to_points(s, tiles, begin, end, points);
+        to_points<E>(s, tiles, begin, end, points);
         compute_panels(
                 s, ending, tiles, begin, end, panels * share / shares, panels * (share + 1) / shares,
                 points, points + floats);
     });
+}
+
+}  // namespace
+
+void winograd(const Step& step) {
+    if (step.x.type == FLOAT)
+        compute<float>(step);
+    else
+        compute<Bfloat16>(step);
 }
 
 }  // namespace plan
