@@ -127,7 +127,7 @@ def test_training_of_a_network_that_was_made_elsewhere():
     assert accelerate(model) is model
     assert type(model.ops) is NativeOps and model.training
     for found, wanted in zip(gradients(model), expected):
-        assert np.abs(found - wanted).max() < 1e-4 * max(1e-3, np.abs(wanted).max())
+        assert np.abs(found - wanted).max() < 2e-3 * max(1e-3, np.abs(wanted).max())
 
 
 @pytest.fixture()
@@ -182,6 +182,6 @@ def test_folders_of_calibration(network, tiny_images, tmp_path, caplog):
             run_test(replace(config, precision="int8", calibration=where))
     with pytest.raises(UsageError, match="--calibration .*many: is for --precision int8"):
         run_test(replace(config, calibration=str(folder)))
-    assert not caplog.records
+    assert "calibrated" not in caplog.text
     assert run_test(replace(config, precision="int8", calibration=str(folder))) == 0
     assert f"calibrated on {IMAGES} images of {folder}" in caplog.text

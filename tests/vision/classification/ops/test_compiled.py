@@ -14,6 +14,7 @@ from megengine.autodiff import GradManager
 
 from official.vision.classification.ops import accelerate
 from official.vision.classification.ops import compiled as of_compiled
+from official.vision.classification.ops import plan as of_plan
 from official.vision.classification.ops.accelerate import attach
 from official.vision.classification.ops.compiled import Compiled, Compiler
 from official.vision.classification.ops.plain import Layer, PlainOps
@@ -47,6 +48,23 @@ def test_networks_and_their_features(kernels, caplog, family, size):
         for name in expected:
             assert error(found[name].numpy(), expected[name].numpy()) < 1e-5
     assert not caplog.records
+
+
+@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("cache", [1, 200_000, 1_000_000])
+def test_some_images_at_once(kernels, monkeypatch, family, cache):
+    """Where maps do not fit the cache the steps between maps of a size go by parts of the batch."""
+    monkeypatch.setattr(of_plan, "_CACHE", cache)
+    plain, compiled = pair(SMALL[family], kernels)
+    x = Tensor(normal(5, 3, 45, 32))
+    assert error(compiled(x).numpy(), plain(x).numpy()) < 1e-5
+    found, expected = compiled.extract_features(x), plain.extract_features(x)
+    for name in expected:
+        assert error(found[name].numpy(), expected[name].numpy()) < 1e-5
+    plans = compiled.ops.whole.compiled(compiled)._plans.values()
+    at_once = {images for plan in plans for images in plan._at_once}
+    assert at_once == {1} if cache == 1 else max(at_once) > 1
+    assert cache > 1 or max(plan._bytes for plan in plans) < 3 * 45 * 32 * 64 * 4
 
 
 CONVOLUTIONS = [
