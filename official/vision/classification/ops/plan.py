@@ -6,7 +6,7 @@ memory. native/plan/ has the kernels.
 
 import logging
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from .steps import (
 )
 
 _CACHE = 12 << 20  # bytes of maps that are expected to stay in a cache
+_HEAVY = 1 << 20  # numbers of a weight that would not stay there as Winograd's points
 _FEWEST = 4  # nodes that have an own number of images at once
 _SPARE = 4  # arenas that a plan keeps for the next of several threads
 _LEAST_TILES = 12  # for which Winograd's algorithm is faster than the direct one
@@ -107,8 +108,8 @@ class Plan:
             maps[nodes[-1].y] = _map(value, FLOAT, 0)
         self._ends = len(nodes) - len(outputs)
         outside = {x, *(node.y for node in nodes[self._ends :])}
-        self._at_once = images_at_once(nodes, maps)
-        self._places, self._bytes = _arrange(nodes, maps, outside, self._at_once)
+        self._shares = shares_of(nodes, maps, kernels.threads)
+        self._places, self._bytes = _arrange(nodes, maps, outside, self._shares)
         self._maps = maps
         self._nodes = nodes
         self._steps = (Step * len(nodes))()
@@ -173,7 +174,8 @@ class Plan:
         for name, value in node.window.items():
             setattr(step, name, value)
         step.groups = max(1, step.groups)
-        step.images, step.at_once = node.y.shape[0], self._at_once[number]
+        step.images = node.y.shape[0]
+        step.at_once, step.apart = self._shares[number]
         scale, bias = node.scale, node.bias
         if node.kind == CONVOLVE:
             step.kind = algorithm(node, element, step.at_once)
@@ -231,26 +233,45 @@ def _map(value: Value, element: int, halo: int) -> Map:
     return Map(None, element, *value.size, halo, 0, 1.0)
 
 
-def images_at_once(nodes: Sequence[Node], maps: Dict[Value, Map]) -> List[int]:
-    """For each node how many images go through it and its neighbours before the next ones do.
+class Share(NamedTuple):
+    """How many images go through a node and its neighbours before the next ones do.
 
-    So many that the maps of a step stay in the cache, the same for all steps between maps of a
-    size: what one step leaves there the next one finds.
+    ``apart`` threads do so by themselves, each with other images; 1 is for all threads together.
+    """
+
+    images: int
+    apart: int = 1
+
+
+def shares_of(nodes: Sequence[Node], maps: Dict[Value, Map], threads: int) -> List[Share]:
+    """For each node so many images that what it reads and writes stays in the cache.
+
+    It is the same for all nodes between maps of a size: what one leaves there the next one finds.
     """
     images = nodes[0].y.shape[0]
-    fits = []
-    for node in nodes:
-        touched = [maps[each] for each in (node.x, node.y, node.add) if each is not None]
-        bytes_each = sum(_size(each) for each in touched) // images
-        fits.append(max(1, min(images, _CACHE // bytes_each)))
-    found: List[int] = []
+    apart = threads if threads <= 64 and (images % threads == 0 or images >= 4 * threads) else 1
+    found: List[Share] = []
     first = 0
     for number, node in enumerate(nodes, 1):
         last = number == len(nodes)
         if last or (nodes[number].y.size[1] != node.y.size[1] and number - first >= _FEWEST):
-            found += [min(fits[first:number])] * (number - first)
+            group = nodes[first:number]
+            found += [_share(group, maps, images, apart)] * len(group)
             first = number
     return found
+
+
+def _share(nodes: Sequence[Node], maps: Dict[Value, Map], images: int, apart: int) -> Share:
+    if max(node.weight.size for node in nodes) > _HEAVY:  # it is to be read once
+        return Share(images)
+    most = 0
+    for node in nodes:
+        touched = [maps[each] for each in (node.x, node.y, node.add) if each is not None]
+        most = max(most, sum(_size(each) for each in touched) // images)
+    parts = -(-images // max(1, _CACHE // apart // most))
+    if apart > 1:
+        parts = min(images, -(-parts // apart) * apart)
+    return Share(-(-images // parts), apart)
 
 
 def _size(each: Map) -> int:
@@ -261,16 +282,16 @@ def _size(each: Map) -> int:
 
 
 def _arrange(
-    nodes: Sequence[Node], maps: Dict[Value, Map], outside: Set[Value], at_once: Sequence[int]
+    nodes: Sequence[Node], maps: Dict[Value, Map], outside: Set[Value], shares: Sequence[Share]
 ) -> Tuple[Dict[Value, int], int]:
     """Offsets of maps in an arena, and its size: largest first, each in the first gap that fits.
 
     Two maps may share bytes when no node needs both. A map that only nodes which go together need
-    has room for the images that they take at once, and says so.
+    has room for the images that they take at once, for each thread, and says so.
     """
     group = [0]  # the first of the nodes that go together with each
     for number in range(1, len(nodes)):
-        same = at_once[number] == at_once[number - 1]
+        same = shares[number].images == shares[number - 1].images
         group.append(group[-1] if same else number)
     ends = {first: number for number, first in enumerate(group)}
     used: Dict[Value, List[int]] = {}
@@ -279,14 +300,15 @@ def _arrange(
             if value is not None and value not in outside:
                 used.setdefault(value, []).append(number)
     lives: Dict[Value, Tuple[int, int]] = {}
+    copies: Dict[Value, int] = {}
     for value, numbers in used.items():
         if group[numbers[0]] == group[numbers[-1]]:  # of some images, then of the next
-            maps[value].count = min(at_once[numbers[0]], maps[value].count)
+            maps[value].count, copies[value] = shares[numbers[0]]
             lives[value] = numbers[0], numbers[-1]
         else:  # every part of these groups needs it
             lives[value] = group[numbers[0]], ends[group[numbers[-1]]]
     places: Dict[Value, int] = {}
-    sizes = {value: _size(maps[value]) for value in lives}
+    sizes = {value: copies.get(value, 1) * _size(maps[value]) for value in lives}
     for value in sorted(lives, key=lambda each: -sizes[each]):
         first, last = lives[value]
         taken = sorted(

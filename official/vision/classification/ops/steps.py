@@ -61,6 +61,8 @@ class Step(ctypes.Structure):
         ("before", ctypes.c_int32),
         ("images", ctypes.c_int32),
         ("at_once", ctypes.c_int32),
+        ("apart", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
         ("weight", ctypes.c_void_p),
         ("scale", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),

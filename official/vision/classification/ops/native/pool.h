@@ -13,6 +13,8 @@ namespace resnet {
 using Work = void (*)(void* what, size_t part);
 
 int threads();
+// Those that would share in a job of this thread: one in a part of another job.
+int threads_here();
 
 // Call work(what, part) for every part below `parts`, on all threads; return when all are done.
 // Of several threads that ask at once one gets the others' help, the rest work alone.

@@ -283,7 +283,7 @@ void compute(const Step& step) {
         compute_panel(
                 windows, ending, panel, number * block, std::min(pixels, (number + 1) * block));
     };
-    if (weights <= CHUNK && blocks >= 4 * size_t(threads())) {
+    if (weights <= CHUNK && blocks >= 4 * size_t(threads_here())) {
         // All of the weight stays in the cache: each pixel is read once.
         each_part(blocks, [&](size_t part) {
             for (size_t panel = 0; panel < panels; ++panel)

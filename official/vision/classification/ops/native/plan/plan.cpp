@@ -1,5 +1,6 @@
 #include "plan.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <initializer_list>
 #include <limits>
@@ -174,6 +175,51 @@ void run(const Step& step) {
     }
 }
 
+// Images `first` to `last` through these steps, with the place's own copy of maps for some images.
+void run_some(const Step* step, const Step* end, int32_t first, int32_t last, size_t place) {
+    for (; step < end; ++step) {
+        Step part = *step;
+        for (Map* map : {&part.x, &part.y, &part.add})
+            if (map->data)
+                map->keep(first, last - first, step->images, place);
+        run(part);
+    }
+}
+
+// Hands out places, of which there are enough for all who ask at a time.
+class Places {
+public:
+    size_t take() {
+        for (size_t place = 0;; place = (place + 1) % 64)
+            if (!(taken_.fetch_or(uint64_t(1) << place) >> place & 1))
+                return place;
+    }
+    void give(size_t place) { taken_.fetch_and(~(uint64_t(1) << place)); }
+
+private:
+    std::atomic<uint64_t> taken_{0};
+};
+
+// Steps that have the same number of images at once do all of them for so many images, then for the
+// next: what they hand on is still in the cache. Threads that work apart wait for nobody meanwhile.
+void run_neighbours(const Step* begin, const Step* end) {
+    const size_t images = begin->images, parts = (images + begin->at_once - 1) / begin->at_once;
+    auto part = [&](size_t number, size_t place) {
+        run_some(begin, end, images * number / parts, images * (number + 1) / parts, place);
+    };
+    if (begin->apart == 1 || begin->apart < threads()) {
+        for (size_t number = 0; number < parts; ++number)
+            part(number, 0);
+        return;
+    }
+    Places places;
+    each_part(parts, [&](size_t number) {
+        const size_t place = places.take();
+        part(number, place);
+        places.give(place);
+    });
+}
+
 }  // namespace
 }  // namespace plan
 }  // namespace resnet
@@ -183,22 +229,12 @@ extern "C" int resnet_convolves(int type) {
     return resnet::plan::convolves(resnet::plan::Type(type));
 }
 
-// Do the steps in order. Neighbours that have the same number of images at once do all of their steps
-// for so many images, then for the next: what they hand on is still in the cache. Any thread may call
-// it, several at once with maps of their own.
+// Do the steps in order. Any thread may call it, several at once with maps of their own.
 extern "C" void resnet_run(const resnet::plan::Step* steps, size_t count) {
-    using namespace resnet::plan;
-    for (size_t begin = 0, end = 0; begin < count; begin = end) {
-        const int32_t all = steps[begin].images, some = steps[begin].at_once;
-        while (end < count && steps[end].at_once == some)
-            ++end;
-        for (int32_t first = 0; first < all; first += some)
-            for (size_t index = begin; index < end; ++index) {
-                Step step = steps[index];
-                for (Map* map : {&step.x, &step.y, &step.add})
-                    if (map->data)
-                        map->keep(first, std::min(some, all - first), all);
-                run(step);
-            }
+    using resnet::plan::Step;
+    for (const Step *step = steps, *end; step < steps + count; step = end) {
+        for (end = step; end < steps + count && end->at_once == step->at_once; ++end) {
+        }
+        resnet::plan::run_neighbours(step, end);
     }
 }

@@ -35,10 +35,10 @@ struct Map {
     }
     size_t pixels() const { return size_t(count) * height * width; }
 
-    // Some of `all` images. A map that has fewer is used for one part of them after the other.
-    void keep(int32_t first, int32_t some, int32_t all) {
-        if (count == all)
-            data = static_cast<char*>(data) + first * image() * element();
+    // Some of `all` images. A map that has fewer is there once for each thread that works apart.
+    void keep(int32_t first, int32_t some, int32_t all, size_t place) {
+        const size_t skipped = count == all ? size_t(first) : place * count;
+        data = static_cast<char*>(data) + skipped * image() * element();
         count = some;
     }
 };
@@ -49,6 +49,7 @@ struct Step {
     int32_t kernel[2], stride[2], padding[2], dilation[2];  // of rows and columns
     int32_t groups, before;       // `before`: channels of zeros in front of a subsampled map's
     int32_t images, at_once;      // all, and those that go through this step and its neighbours
+    int32_t apart, unused;        // how many threads may do so, each with other images; 1: together
     const void* weight;           // packed: see convolution.cpp, winograd.cpp
     const float *scale, *bias;    // per channel of y; a null scale is 1
 };
@@ -229,7 +230,7 @@ struct Pixel {
 
 // As many parts or a few more, so that no thread waits for the last of several.
 inline size_t for_all_threads(size_t parts) {
-    const size_t several = threads();
+    const size_t several = threads_here();
     return parts <= 1 ? 1 : (parts + several - 1) / several * several;
 }
 

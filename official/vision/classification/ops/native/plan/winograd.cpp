@@ -147,7 +147,7 @@ void compute(const Step& s) {
     const size_t wanted = once ? 1 : for_all_threads((tiles.all + most - 1) / most);
     const size_t block = (tiles.all + wanted - 1) / wanted;
     const size_t blocks = (tiles.all + block - 1) / block;
-    const size_t shares = blocks > 1 ? 1 : std::min(panels, size_t(threads()));
+    const size_t shares = blocks > 1 ? 1 : std::min(panels, size_t(threads_here()));
     each_part(blocks * shares, [&](size_t part) {
         const size_t number = part / shares, share = part % shares;
         const size_t begin = number * block, end = std::min(tiles.all, begin + block);
