@@ -129,7 +129,7 @@ class Compiled:
     def __call__(
         self, compute: Callable, x: np.ndarray, clock: Optional[Clock] = None
     ) -> Union[np.ndarray, Maps]:
-        """``compute(network, x)`` for ``(N, H, W, C)`` contiguous float32 or bfloat16.
+        """``compute(network, x)`` for ``(N, H, W, C)`` float32 or bfloat16, as a plan takes it.
 
         Args:
             compute: a function of the network and its images, such as its class's ``forward``.
@@ -250,7 +250,10 @@ class Compiler:
         try:
             if x.ndim != 4 or x.size == 0 or network.training and not self._any_mode:
                 raise CannotCompile("images of (N, C, H, W) in evaluation mode expected")
-            rows = np.ascontiguousarray(x.transpose(0, 2, 3, 1), np.float32)
+            x = np.asarray(x, np.float32)
+            rows = x.transpose(0, 2, 3, 1)
+            if not (rows.flags.c_contiguous or x.flags.c_contiguous):
+                rows = np.ascontiguousarray(rows)
             found = self.compiled(network)(method, rows)
         except CannotCompile as reason:  # which was said
             return _layer_by_layer(network, method, x, reason)

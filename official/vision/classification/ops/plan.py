@@ -120,7 +120,8 @@ class Plan:
     def __call__(self, x: np.ndarray, clock: Optional[Clock] = None) -> Maps:
         """The outputs for ``(N, H, W, C)`` contiguous float32 or bfloat16 images.
 
-        They are ``(N, H, W, C)`` or ``(N, C)`` float32.
+        The former may also be the transposed view of contiguous ``(N, C, H, W)``. The outputs are
+        ``(N, H, W, C)`` or ``(N, C)`` float32.
 
         Args:
             clock: is told the kind and node of every step, and the seconds that it took.
@@ -130,8 +131,9 @@ class Plan:
         except IndexError:
             arena, steps = self._workspace()
         if self._element == BYTE:
-            finite = np.isfinite(x).all(axis=(1, 2, 3))
+            finite = np.isfinite(x.sum(axis=(1, 2, 3)))
         steps[0].x.data = x.ctypes.data
+        steps[0].before = not x.flags.c_contiguous
         steps[0].x.type = FLOAT if x.dtype == np.float32 else BFLOAT16
         found = {}
         for place, (name, value) in enumerate(self._outputs.items(), self._ends):

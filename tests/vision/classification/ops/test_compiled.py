@@ -224,6 +224,23 @@ def test_planning_is_not_seen_by_other_threads(kernels, monkeypatch):
     assert seen and not any(isinstance(ops, Recorder) for ops in seen)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_arrays_may_lie_in_any_order(kernels, precision):
+    x = normal(2, 3, 45, 32)
+    _, compiled = pair(SMALL["v1"], kernels, precision, x.transpose(0, 2, 3, 1))
+    expected = compiled(x)
+    rows = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    wider = np.zeros((2, 3, 45, 40), np.float32)
+    wider[..., :32] = x
+    for same in (
+        rows,
+        wider[..., :32],
+        x.astype(np.float64),
+        x.transpose(0, 1, 3, 2).copy().swapaxes(2, 3),
+    ):
+        assert np.array_equal(compiled(same), expected)
+
+
 def test_a_forked_process_computes(kernels):
     _, compiled = pair(SMALL["v1"], kernels)
     x = normal(2, 3, 32, 32)

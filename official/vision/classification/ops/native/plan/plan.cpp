@@ -149,7 +149,28 @@ void subsample(const Step& s) {
     });
 }
 
+// From (N, C, H, W).
+void copy_planes(const Step& s) {
+    const size_t channels = s.y.channels, plane = size_t(s.x.height) * s.x.width;
+    parallel(size_t(s.y.count) * s.y.height, [&](size_t begin, size_t end, int) {
+        std::vector<float> pixels(s.y.width * channels);
+        for (Pixel row(s.y, begin * s.y.width); begin < end; ++begin, row.next_row(s.y)) {
+            const float* x = static_cast<const float*>(s.x.data) + row.n * channels * plane +
+                             size_t(row.y) * s.x.width;
+            for (size_t c = 0; c < channels; ++c)
+                for (int32_t column = 0; column < s.y.width; ++column)
+                    pixels[column * channels + c] = x[c * plane + column];
+            const size_t to = s.y.at(row.n, row.y, 0);
+            each_lanes(0, pixels.size(), [&](size_t at, size_t n) INLINE_LAMBDA {
+                write(s.y, to + at, resnet::load(pixels.data() + at, n), n);
+            });
+        }
+    });
+}
+
 void copy(const Step& s) {
+    if (s.before)
+        return copy_planes(s);
     parallel(size_t(s.y.count) * s.y.height, [&](size_t begin, size_t end, int) {
         for (Pixel row(s.y, begin * s.y.width); begin < end; ++begin, row.next_row(s.y)) {
             const size_t from = s.x.at(row.n, row.y, 0), to = s.y.at(row.n, row.y, 0);

@@ -47,7 +47,8 @@ struct Step {
     int32_t kind, relu;
     Map x, y, add;  // `add` is not there if its data is null
     int32_t kernel[2], stride[2], padding[2], dilation[2];  // of rows and columns
-    int32_t groups, before;       // `before`: channels of zeros in front of a subsampled map's
+    int32_t groups, before;       // `before`: channels of zeros in front of a subsampled map's; of a
+                                  // copied one whether x lies as (N, C, H, W), in float32
     int32_t images, at_once;      // all, and those that go through this step and its neighbours
     int32_t apart, unused;        // how many threads may do so, each with other images; 1: together
     const void* weight;           // packed: see convolution.cpp, winograd.cpp
