@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import worker  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
 from official.vision.classification.engine.schema import Loss, Optimizer  # noqa: E402
+from official.vision.classification.ops.accelerate import CompiledOps  # noqa: E402
+from official.vision.classification.ops.native import NativeOps  # noqa: E402
 from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
 from official.vision.classification.training.losses import loss_of  # noqa: E402
 from official.vision.classification.training.optimizers import (  # noqa: E402
@@ -92,6 +94,9 @@ def step_of(mode: str, model: M.Module, images: Tensor, labels: Tensor) -> worke
 def inference(model: M.Module, images: Tensor) -> worker.Step:
     """A step is a forward pass of ``(N, 3, H, W)`` with the logits on the host."""
     model.eval()
+    if isinstance(getattr(model, "ops", None), (NativeOps, CompiledOps)):
+        array = images.numpy()  # as other runtimes take it
+        return lambda: float(model(array)[0, 0])
     return lambda: float(model(images).numpy()[0, 0])
 
 

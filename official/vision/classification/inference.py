@@ -83,6 +83,7 @@ def parser() -> flags.Parser:
         "--features", metavar="FILE", help="save the pooled features and the image paths, .npz"
     )
     flags.add_precision(parser, int8=True)
+    flags.add_calibration(parser)
     flags.add_device(parser)
     flags.add_workers(parser)
     flags.add_print_freq(parser)

@@ -73,6 +73,7 @@ def parser() -> flags.Parser:
         "predictions.csv (every image) into this folder",
     )
     flags.add_precision(parser, int8=True)
+    flags.add_calibration(parser)
     flags.add_devices(parser)
     flags.add_workers(parser)
     flags.add_print_freq(parser)

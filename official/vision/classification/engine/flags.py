@@ -204,20 +204,23 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 
 def add_precision(parser: argparse._ActionsContainer, int8: bool = False) -> None:
-    """--precision, and for inference alone also int8 with --calibration."""
+    """--precision, of which int8 is for inference alone."""
     words = "bf16 and int8 are" if int8 else "bf16 is"
     parser.add_argument(
         "--precision",
         choices=get_args(InferencePrecision if int8 else Precision),
         help=f"{words} faster on CPUs that have instructions for it (default: fp32)",
     )
-    if int8:
-        parser.add_argument(
-            "--calibration",
-            metavar="DIR",
-            help="images that set what the bytes of int8 stand for, 64 of those in this folder "
-            "and below (default: 64 of the images given)",
-        )
+
+
+def add_calibration(parser: argparse._ActionsContainer) -> None:
+    """--calibration."""
+    parser.add_argument(
+        "--calibration",
+        metavar="DIR",
+        help="images that set what the bytes of int8 stand for, 64 of those in this folder "
+        "and below (default: 64 of the images given)",
+    )
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,8 @@ float* scratch(size_t count) {
 
 namespace {
 
-// What a map has around its images: zeros, or the byte that stands for zero.
+// What a map has around its images: zeros, or the byte that stands for zero. So has the place behind
+// it, of which a window's last group may see some: there no NaN is left from another map.
 void fill_halo(const Map& map) {
     if (!map.halo)
         return;
@@ -41,6 +42,7 @@ void fill_halo(const Map& map) {
             std::memset(start + (y + 1) * row - side, value, side);
         }
     };
+    std::memset(static_cast<char*>(map.data) + map.count * map.image() * element, value, 16);
     if (map.count * map.image() * element < 1 << 20)
         for (int image = 0; image < map.count; ++image)
             fill(image);
