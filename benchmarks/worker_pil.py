@@ -48,11 +48,11 @@ def main() -> int:
     return server.serve(step, args.warmup, {"images": len(paths), "versions": versions})
 
 
-def load(path: Path) -> Tensor:
+def load(path: Path, area: Tuple[float, float] = AREA) -> Tensor:
     """A file to ``(3, 224, 224)`` float32, RGB, normalised."""
     with Image.open(path) as file:
         image = file.convert("RGB")
-    left, top, width, height = draw_box(*image.size)
+    left, top, width, height = draw_box(*image.size, area)
     image = image.crop((left, top, left + width, top + height))
     image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     if random.random() < 0.5:
@@ -60,10 +60,12 @@ def load(path: Path) -> Tensor:
     return normalised(image)
 
 
-def draw_box(full_width: int, full_height: int) -> Tuple[int, int, int, int]:
+def draw_box(
+    full_width: int, full_height: int, share: Tuple[float, float]
+) -> Tuple[int, int, int, int]:
     """Left, top, width and height of torchvision's RandomResizedCrop."""
     for _ in range(10):
-        area = full_width * full_height * random.uniform(*AREA)
+        area = full_width * full_height * random.uniform(*share)
         aspect = math.exp(random.uniform(*map(math.log, ASPECT)))
         width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < width <= full_width and 0 < height <= full_height:

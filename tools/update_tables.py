@@ -1,7 +1,7 @@
 """Write the tables of documents anew from what official/ has.
 
-Networks and the best weights in README.md and README.zh.md; all published weights in
-docs/weights.md; the keys of a recipe in docs/recipes.md.
+Networks and the best weights in README.md and README.zh.md; the networks of each kind in
+docs/networks.md; all published weights in docs/weights.md; the keys of a recipe in docs/recipes.md.
 
     python tools/update_tables.py
 
@@ -12,14 +12,16 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Type
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = "docs/recipes.md"
 WEIGHTS = "docs/weights.md"
+NETWORKS = "docs/networks.md"
 sys.path.insert(0, str(ROOT))
 
 from official.vision.classification.engine.device import use_device  # noqa: E402
@@ -166,6 +168,28 @@ def between_marks(document: str, name: str, lines: Iterable[str]) -> str:
     return document
 
 
+def with_names(document: str) -> str:
+    """docs/networks.md with the networks of each section, whose mark has a pattern for their names.
+
+    Raises:
+        ValueError: when a network belongs to no section, or to two.
+    """
+    places = {name: 0 for name in ARCHS}
+
+    def listed(mark: "re.Match[str]") -> str:
+        names = [name for name in ARCHS if re.fullmatch(mark["pattern"], name)]
+        places.update({name: places[name] + 1 for name in names})
+        lines = textwrap.fill(", ".join(f"`{name}`" for name in names), 104)
+        return f"{mark['start']}{lines}\n{mark['end']}"
+
+    mark = r"(?P<start><!-- networks: (?P<pattern>.*) -->\n)[^<]*(?P<end><!-- end of networks -->)"
+    document = re.sub(mark, listed, document)
+    wrong = [name for name, count in places.items() if count != 1]
+    if wrong:
+        raise ValueError(f"{NETWORKS}: no section, or more than one, has {', '.join(wrong)}")
+    return document
+
+
 def with_keys(document: str) -> str:
     """docs/recipes.md with its tables of keys.
 
@@ -265,6 +289,11 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _rewrite(name: str, change: Callable[[str], str]) -> None:
+    path = ROOT / name
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Rewrite all; return the exit code."""
     argparse.ArgumentParser(
@@ -272,14 +301,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     ).parse_args(argv)
     use_device("cpu")
     for name, language in LANGUAGES.items():
-        path = ROOT / name
-        text = with_tables(path.read_text(encoding="utf-8"), language)
-        path.write_text(text, encoding="utf-8")
-    path = ROOT / WEIGHTS
-    text = between_marks(path.read_text(encoding="utf-8"), "weights", all_weights())
-    path.write_text(text, encoding="utf-8")
-    path = ROOT / RECIPES
-    path.write_text(with_keys(path.read_text(encoding="utf-8")), encoding="utf-8")
+        _rewrite(name, partial(with_tables, language=language))
+    _rewrite(WEIGHTS, lambda text: between_marks(text, "weights", all_weights()))
+    _rewrite(NETWORKS, with_names)
+    _rewrite(RECIPES, with_keys)
     return 0
 
 

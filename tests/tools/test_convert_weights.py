@@ -6,10 +6,12 @@ import megengine
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from official.vision.classification.errors import WeightsError
 from official.vision.classification.zoo import get_model
 from official.vision.classification.zoo.rows import BY_NAME
-from official.vision.classification.zoo.trained import NetworkConfig, open_network
+from official.vision.classification.zoo.trained import NetworkConfig, look_up, open_network
 from official.vision.classification.zoo.weights import load_weights
 from tests.vision.classification.readers import handmade
 
@@ -81,6 +83,52 @@ def test_a_published_row_becomes_a_file_that_tells_everything(mmpretrain, state,
     network = open_network(NetworkConfig(model=str(out)))  # no other flag
     assert (network.arch, network.preprocess) == ("resnet18_cifar", BY_NAME[ROW].preprocess)
     assert network.names[8] == "ship"
+
+
+NOT_COMMERCIAL = "resnet18.fb_swsl_ig1b_ft_in1k"
+
+
+@pytest.fixture(scope="module")
+def not_commercial(script, tmp_path_factory):
+    """What becomes of a file of a row that must not be used commercially, and what is said."""
+    folder = tmp_path_factory.mktemp("licence")
+    state = get_model("resnet18").state_dict()
+    tensors = {name: np.ascontiguousarray(value) for name, value in state.items()}
+    save_file(tensors, str(folder / "plain.safetensors"))
+    flags = (folder / "plain.safetensors", "--arch", NOT_COMMERCIAL, "--half")
+    done = script("tools/convert_weights.py", *flags, "--out", folder / "kept.safetensors")
+    assert done.returncode == 0
+    return folder / "kept.safetensors", done
+
+
+def test_a_licence_goes_along(not_commercial, script, caplog, tmp_path):
+    path, done = not_commercial
+    notice = "the licence of these weights, CC-BY-NC-4.0, forbids commercial use"
+    assert done.stderr.count(notice) == 1 and f"{NOT_COMMERCIAL}: {notice}" in done.stderr
+    assert "licence: CC-BY-NC-4.0" in done.stdout.splitlines()
+    with safe_open(str(path), "np") as file:
+        assert json.loads(file.metadata()["resnet"])["licence"] == "CC-BY-NC-4.0"
+    assert look_up(NetworkConfig(model=str(path))).config.licence == "CC-BY-NC-4.0"
+    assert f"{path}: {notice}" in caplog.text
+    for out in ("again.safetensors", "x.pkl"):
+        done = script("tools/convert_weights.py", path, "--out", tmp_path / out)
+        assert done.returncode == 0 and done.stderr.count(notice) == 1
+        assert ("not that licence" in done.stderr) == (out == "x.pkl")
+    assert load_weights(tmp_path / "again.safetensors").licence == "CC-BY-NC-4.0"
+    done = script("tools/export.py", "--model", path, "--out", tmp_path / "x.mge")
+    assert done.returncode == 0 and done.stderr.count(notice) == 1
+    assert "licence of the weights: CC-BY-NC-4.0" in done.stdout.splitlines()
+    about = json.loads((tmp_path / "x.mge.json").read_text("utf-8"))
+    assert about["licence"] == "CC-BY-NC-4.0"
+
+
+@pytest.mark.parametrize("licence", [7, ["MIT"], "x" * 81, "MIT\n\x1b[31m"])
+def test_a_licence_that_is_none(licence, tmp_path):
+    path = tmp_path / "w.safetensors"
+    description = json.dumps({"arch": "resnet18", "licence": licence})
+    save_file({"fc.bias": np.zeros(3, np.float32)}, str(path), metadata={"resnet": description})
+    with pytest.raises(WeightsError, match="licence is no name of one"):
+        load_weights(path)
 
 
 def test_a_pkl_is_for_plain_megengine(mmpretrain, state, script, tmp_path):

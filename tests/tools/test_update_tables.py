@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READMES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh.md")}
 KEYS = (ROOT / "docs" / "recipes.md").read_text("utf-8")
 WEIGHTS = (ROOT / "docs" / "weights.md").read_text("utf-8")
+NETWORKS = (ROOT / "docs" / "networks.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,22 @@ def test_all_weights_are_in_their_document(module):
     assert notes == list(dict.fromkeys(row.note for row in ROWS if row.note))
 
 
+def test_every_network_is_in_one_section_of_its_document(module):
+    assert module.with_names(NETWORKS) == NETWORKS, "run python tools/update_tables.py"
+    listed = [
+        (name, section.splitlines()[0])
+        for section in NETWORKS.split("\n## ")[1:]
+        for names in re.findall(r"<!-- networks: .* -->\n([^<]*)<", section)
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+    assert sorted(name for name, _ in listed) == sorted(ARCHS)
+    assert dict(listed)["resnet26"] == "ResNet" and dict(listed)["resnet26t"] == "ResNet-D"
+    assert dict(listed)["resnet18_cifar"] == "For CIFAR, from ImageNet's"
+    for old, new in ((r"resnet\d+ ", r"resnet1\d+ "), ("wide_resnet.*", ".*")):
+        with pytest.raises(ValueError, match="docs/networks.md: no section, or more than one, has"):
+            module.with_names(NETWORKS.replace(f"networks: {old}", f"networks: {new}"))
+
+
 def test_both_languages_have_the_same_figures():
     for name in ("networks", "weights"):
         english, chinese = (table(text, name) for text in READMES.values())
@@ -113,12 +130,14 @@ def test_both_files_are_written(module, tmp_path, monkeypatch):
         (tmp_path / name).write_text(READMES[name].replace(" 81.24,", " 0,"), "utf-8")
     (tmp_path / "docs").mkdir()
     (tmp_path / module.WEIGHTS).write_text(WEIGHTS.replace("| 81.24 |", "| 0 |"), "utf-8")
+    (tmp_path / module.NETWORKS).write_text(NETWORKS.replace("`resnet152`, ", ""), "utf-8")
     (tmp_path / module.RECIPES).write_text(KEYS.replace("| `0.9` |", "| `0.8` |"), "utf-8")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     assert module.main([]) == 0
     assert {name: (tmp_path / name).read_text("utf-8") for name in READMES} == READMES
     assert (tmp_path / module.RECIPES).read_text("utf-8") == KEYS
     assert (tmp_path / module.WEIGHTS).read_text("utf-8") == WEIGHTS
+    assert (tmp_path / module.NETWORKS).read_text("utf-8") == NETWORKS
 
 
 def test_help_writes_nothing(module, tmp_path, monkeypatch, capsys):

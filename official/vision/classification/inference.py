@@ -6,7 +6,8 @@ MegEngine weights   python inference.py cat.jpg --arch resnet50 --model weights.
 a folder            python inference.py photos --arch resnet50 --csv answers.csv
 
 Several images, folders and patterns may be named. An image that cannot be read is reported on
-stderr and left out; the exit code is then 1. - stands for an image on standard input.
+stderr and left out; the exit code is then 1, or 0 with --skip-broken. - stands for an image on
+standard input.
 """
 
 import argparse
@@ -23,6 +24,20 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "assets" / "cat.jpg"
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("inference.py", __doc__)
+    _add_everyday(parser)
+    _add_output(parser.add_argument_group("output"))
+    compute = parser.add_argument_group("computing")
+    flags.add_batch_size(compute, 32, "batch")
+    flags.add_precision(compute, int8=True)
+    flags.add_calibration(compute)
+    flags.add_workers(compute)
+    flags.add_skip_broken(compute)
+    flags.add_print_freq(compute)
+    flags.add_list(parser)
+    return parser
+
+
+def _add_everyday(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images",
         nargs="*",
@@ -31,8 +46,7 @@ def parser() -> flags.Parser:
         "'photos/**/*.jpg' (default: the photograph of a cat that comes along)",
     )
     parser.add_argument(
-        "-i",
-        "--image",
+        *("-i", "--image"),
         nargs="+",
         action="extend",
         default=[],
@@ -52,43 +66,29 @@ def parser() -> flags.Parser:
         action="store_true",
         help="also report flip TTA: the probabilities averaged over the image and its mirror image",
     )
-    parser.add_argument(
-        "-b",
-        "--batch-size",
-        type=flags.positive,
-        default=32,
-        metavar="N",
-        help="images per batch (default: 32)",
-    )
-    output = parser.add_argument_group("output")
-    output.add_argument(
+    flags.add_device(parser)
+
+
+def _add_output(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
         "--json", action="store_true", help="print JSON instead of lines: a list for several images"
     )
-    output.add_argument("--csv", metavar="FILE", help="write a CSV file with a row per image")
-    output.add_argument(
-        "--jsonl", metavar="FILE", help="write a file with a line of JSON per image"
-    )
-    output.add_argument(
+    group.add_argument("--csv", metavar="FILE", help="write a CSV file with a row per image")
+    group.add_argument("--jsonl", metavar="FILE", help="write a file with a line of JSON per image")
+    group.add_argument(
         "--save-image",
         metavar="FILE",
         help="save the image with its classes below, .png or .jpg; a folder for several images",
     )
-    output.add_argument(
+    group.add_argument(
         "--saliency",
         metavar="FILE",
         help="save the image beside heat maps (Grad-CAM) of its two likeliest classes; a folder "
         "for several images",
     )
-    output.add_argument(
+    group.add_argument(
         "--features", metavar="FILE", help="save the pooled features and the image paths, .npz"
     )
-    flags.add_precision(parser, int8=True)
-    flags.add_calibration(parser)
-    flags.add_device(parser)
-    flags.add_workers(parser)
-    flags.add_print_freq(parser)
-    flags.add_list(parser)
-    return parser
 
 
 def start(args: argparse.Namespace) -> int:
@@ -111,6 +111,7 @@ def start(args: argparse.Namespace) -> int:
             features=args.features,
             saliency=args.saliency,
             tta=args.tta,
+            skip_broken=args.skip_broken,
         )
     )
 

@@ -22,16 +22,21 @@ from .testing.tester import TestConfig, test
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("test.py", __doc__)
+    _add_everyday(parser)
+    _add_results(parser.add_argument_group("what else is counted"))
+    compute = parser.add_argument_group("computing")
+    flags.add_precision(compute, int8=True)
+    flags.add_calibration(compute)
+    flags.add_skip_broken(compute)
+    flags.add_print_freq(compute)
+    flags.add_devices(parser)
+    flags.add_list(parser)
+    return parser
+
+
+def _add_everyday(parser: argparse.ArgumentParser) -> None:
     flags.add_data(parser, "val/")
     flags.add_weights(parser)
-    parser.add_argument(
-        "-b",
-        "--batch-size",
-        type=flags.positive,
-        default=100,
-        metavar="N",
-        help="images per device and step (default: 100)",
-    )
     parser.add_argument(
         "--split",
         choices=("train", "val", "test"),
@@ -39,46 +44,46 @@ def parser() -> flags.Parser:
         "without splits, those that the weights' run has held out, or all)",
     )
     parser.add_argument(
-        "--class-map",
-        metavar="FILE",
-        help="YAML or JSON file of folder: class, for folders that are not named as the classes",
-    )
-    parser.add_argument(
-        "--benchmark",
-        choices=tuple(BENCHMARKS),
-        help="the images are those of this test set for networks of ImageNet's classes, and are "
-        "also counted as its paper defines; see docs/testing.md",
-    )
-    parser.add_argument(
-        "--real-labels", metavar="FILE", help="with --benchmark imagenet-real: its real.json"
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="also write the counts and percentages to a JSON file"
-    )
-    parser.add_argument(
-        "--tta",
-        action="store_true",
-        help="also report flip TTA: the probabilities averaged over images and mirror images",
-    )
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="fit a temperature on every second image; report the expected calibration error of "
-        "the others before and after",
-    )
-    parser.add_argument(
         "--report",
         metavar="DIR",
         help="write report.html (accuracy by class, confusions, calibration, worst images) and "
         "predictions.csv (every image) into this folder",
     )
-    flags.add_precision(parser, int8=True)
-    flags.add_calibration(parser)
-    flags.add_devices(parser)
+    flags.add_language(parser)
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the counts and percentages to a JSON file"
+    )
+    flags.add_batch_size(parser, 100)
+    flags.add_device(parser)
     flags.add_workers(parser)
-    flags.add_print_freq(parser)
-    flags.add_list(parser)
-    return parser
+
+
+def _add_results(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--tta",
+        action="store_true",
+        help="also report flip TTA: the probabilities averaged over images and mirror images",
+    )
+    group.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit a temperature on every second image; report the expected calibration error of "
+        "the others before and after",
+    )
+    group.add_argument(
+        "--class-map",
+        metavar="FILE",
+        help="YAML or JSON file of folder: class, for folders that are not named as the classes",
+    )
+    group.add_argument(
+        "--benchmark",
+        choices=tuple(BENCHMARKS),
+        help="the images are those of this test set for networks of ImageNet's classes, and are "
+        "also counted as its paper defines; see docs/testing.md",
+    )
+    group.add_argument(
+        "--real-labels", metavar="FILE", help="with --benchmark imagenet-real: its real.json"
+    )
 
 
 def start(args: argparse.Namespace) -> int:
@@ -102,6 +107,8 @@ def start(args: argparse.Namespace) -> int:
             benchmark=args.benchmark,
             real_labels=args.real_labels,
             split=args.split,
+            language=args.lang,
+            skip_broken=args.skip_broken,
         )
     )
 

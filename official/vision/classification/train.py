@@ -18,9 +18,12 @@ from typing import Optional, Sequence
 
 from .data.folder import load_split
 from .engine import flags
+from .engine.console import read_metrics
 from .engine.recipe import Recipe, load_recipe, override, parse_recipe, parse_set, stated_preprocess
+from .engine.trackers import TRACKERS
 from .errors import DataError, UsageError, WeightsError
 from .preprocess import Preprocess, parse_preprocess
+from .testing.tester import TestConfig, test
 from .training.checkpoint import Progress, read_checkpoint
 from .training.dry_run import dry_run
 from .training.run_folder import RunFolder
@@ -39,17 +42,33 @@ logger = logging.getLogger(__name__)
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("train.py", __doc__)
+    _add_everyday(parser)
+    _add_recipe(parser.add_argument_group("in place of what the recipe says"))
+    _add_start(parser.add_argument_group("start"))
+    _add_record(parser.add_argument_group("validation, checkpoints and records"))
+    flags.add_devices(parser)
+    flags.add_list(parser)
+    return parser
+
+
+def _add_everyday(parser: argparse._ActionsContainer) -> None:
     flags.add_data(parser, "train/ and val/")
     parser.add_argument(
-        "-a",
-        "--arch",
-        "--model-name",
+        *("-a", "--arch", "--model-name"),
         metavar="NAME",
         help="network or published row (default: the recipe's, else resnet18)",
     )
     parser.add_argument(
-        "-c",
-        "--config",
+        "--pretrained",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="ROW|FILE",
+        help="start from the published weights of the network or row, another row's, or a file's; "
+        "the classifier starts anew unless the classes have the same names",
+    )
+    parser.add_argument(
+        *("-c", "--config"),
         metavar="RECIPE",
         help="recipe: a name in official/recipes or a YAML file (default: fine_tune for "
         "--pretrained on other classes; else that of the row named by --arch; else "
@@ -57,8 +76,21 @@ def parser() -> flags.Parser:
         "epochs, batch 32, learning rate 0.0125, and default_fbaug for others)",
     )
     parser.add_argument(
-        "--save",
-        "--save-dir",
+        "--epochs",
+        type=flags.positive,
+        metavar="N",
+        help="length of the run; warm-up and milestones keep their share of it",
+    )
+    flags.add_batch_size(parser, None)
+    parser.add_argument(
+        *("--lr", "--learning-rate"),
+        type=flags.positive_float,
+        metavar="LR",
+        help="learning rate; the recipe's lr_per says what it is multiplied by (default recipe: "
+        "the number of devices)",
+    )
+    parser.add_argument(
+        *("--save", "--save-dir"),
         metavar="DIR",
         default="/data/models",
         help="checkpoints, log and curves go to DIR/<arch> (default: %(default)s)",
@@ -69,93 +101,85 @@ def parser() -> flags.Parser:
         help="go on from a checkpoint; auto: the latest one under --save that is whole, if any",
     )
     parser.add_argument(
-        "--save-every",
-        type=flags.positive,
-        default=1000,
-        metavar="N",
-        help="steps between two checkpoints within an epoch (default: %(default)s)",
+        "--report",
+        action="store_true",
+        help="at the end, test the best network and write a page on it and on the run into "
+        "DIR/<arch>/report",
     )
-    parser.add_argument(
-        "--keep",
-        type=flags.positive,
-        default=2,
-        metavar="K",
-        help="checkpoints that stay, beside the best weights (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
-    )
-    parser.add_argument(
-        "--val-share",
-        type=flags.share,
-        metavar="SHARE",
-        help="of each class of the training images to hold out for validation (default: 0.2 where "
-        "a folder or list has no images for validation; else none)",
-    )
+    flags.add_language(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
         help="do not train: show the recipe, the sizes, an estimate of time and memory, and a "
         "picture of augmented images",
     )
-    recipe = parser.add_argument_group("in place of what the recipe says")
-    recipe.add_argument(
-        "--epochs",
-        type=flags.positive,
-        metavar="N",
-        help="length of the run; warm-up and milestones keep their share of it",
-    )
-    recipe.add_argument(
-        "-b", "--batch-size", type=flags.positive, metavar="N", help="images per device and step"
-    )
-    recipe.add_argument(
-        "--lr",
-        "--learning-rate",
-        type=flags.positive_float,
-        metavar="LR",
-        help="learning rate; the recipe's lr_per says what it is multiplied by (default recipe: "
-        "the number of devices)",
-    )
-    recipe.add_argument("--momentum", type=float, metavar="M", help="of SGD")
-    recipe.add_argument("--weight-decay", type=float, metavar="W", help="of every parameter")
-    flags.add_precision(recipe)
-    recipe.add_argument(
+    flags.add_device(parser)
+    flags.add_workers(parser)
+
+
+def _add_recipe(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--momentum", type=float, metavar="M", help="of SGD")
+    group.add_argument("--weight-decay", type=float, metavar="W", help="of every parameter")
+    flags.add_precision(group)
+    group.add_argument(
         "--preprocess", metavar="HOW", help="megengine, torchvision, mmpretrain, or YAML or JSON"
     )
-    recipe.add_argument(
+    group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="any other key, such as --set optimizer.nesterov=true; may be repeated",
     )
-    start = parser.add_argument_group("start")
-    start.add_argument(
-        "--pretrained",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="ROW|FILE",
-        help="start from the published weights of the network or row, another row's, or a file's; "
-        "the classifier starts anew unless the classes have the same names",
-    )
-    flags.add_entry(start)
-    start.add_argument(
+
+
+def _add_start(group: argparse._ActionsContainer) -> None:
+    flags.add_entry(group)
+    group.add_argument(
         "--linear-probe",
         action="store_true",
         help="train the classifier only, on features that are computed once: a minute's work",
     )
-    start.add_argument(
+    group.add_argument(
         "--num-classes", type=flags.positive, metavar="N", help="must be the folder's"
     )
-    start.add_argument(
+    group.add_argument(
         "--seed", type=flags.natural, default=0, metavar="N", help="of everything (default: 0)"
     )
-    flags.add_devices(parser)
-    flags.add_workers(parser)
-    flags.add_print_freq(parser)
-    flags.add_list(parser)
-    return parser
+
+
+def _add_record(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--val-share",
+        type=flags.share,
+        metavar="SHARE",
+        help="of each class of the training images to hold out for validation (default: 0.2 where "
+        "a folder or list has no images for validation; else none)",
+    )
+    group.add_argument(
+        "--save-every",
+        type=flags.positive,
+        default=1000,
+        metavar="N",
+        help="steps between two checkpoints within an epoch (default: %(default)s)",
+    )
+    group.add_argument(
+        "--keep",
+        type=flags.positive,
+        default=2,
+        metavar="K",
+        help="checkpoints that stay, beside the best weights (default: %(default)s)",
+    )
+    group.add_argument(
+        "--log",
+        action="append",
+        choices=TRACKERS,
+        default=[],
+        help="send the metrics there as well, by the tracker's own package; may be repeated",
+    )
+    group.add_argument("--tensorboard", action="store_true", help="the same as --log tensorboard")
+    flags.add_skip_broken(group)
+    flags.add_print_freq(group)
 
 
 def recipe_of(
@@ -301,16 +325,46 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         print_freq=args.print_freq,
         save_every=args.save_every,
         keep=args.keep,
-        tensorboard=args.tensorboard,
+        trackers=tuple(dict.fromkeys(args.log + ["tensorboard"] * args.tensorboard)),
         linear_probe=args.linear_probe,
         val_share=args.val_share,
+        skip_broken=args.skip_broken,
     )
 
 
 def start(args: argparse.Namespace) -> int:
     """Train as the flags say."""
     config = config_of(args)
-    return dry_run(config) if args.dry_run else train(config)
+    if args.dry_run:
+        return dry_run(config)
+    code = train(config)
+    return report_on(config, args.lang) if args.report and code == 0 else code
+
+
+def report_on(config: TrainConfig, language: Optional[str]) -> int:
+    """Test the best network of a run that has ended, and write its page.
+
+    The images are those that the best epoch was not chosen by, if there are any. Of several nodes
+    the first does it.
+    """
+    if config.topology.node != 0:
+        return 0
+    folder = RunFolder(config.save, config.arch, None)
+    tested = any(row["event"] == "test" for row in read_metrics(folder.path))
+    return test(
+        TestConfig(
+            data=config.data,
+            network=NetworkConfig(model=str(folder.best)),
+            topology=replace(config.topology, nodes=1),
+            device=config.device,
+            workers=config.workers,
+            print_freq=config.print_freq,
+            report=str(folder.path / "report"),
+            split="test" if tested else None,
+            skip_broken=config.skip_broken,
+            language=language,
+        )
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -11,8 +11,8 @@ from typing import Callable, NoReturn, Optional, Sequence, get_args
 
 import cv2
 
+from ....startup import COMMANDS
 from .. import __version__
-from ..distributed.launch import Topology
 from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
@@ -20,7 +20,10 @@ from ..text import nearest, printable
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
+from .nodes import topology as topology
 from .schema import InferencePrecision, Precision
+from .values import boolean, device, natural, port, positive, positive_float
+from .values import share as share
 
 DEFAULT_DATA = "/data/datasets/imagenet"
 
@@ -31,11 +34,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, doc: str):
         """``doc`` is the script's docstring: what it does, a blank line, examples.
 
-        pip installs train.py as the command resnet-train: help and errors use the name called by.
+        pip installs train.py as the command resnet-train, and all scripts as commands of resnet:
+        help and errors use the name called by.
         """
-        installed = f"resnet-{Path(prog).stem}"
-        if Path(sys.argv[0]).name == installed:
-            doc, prog = doc.replace(f"python {prog}", installed), installed
+        called = Path(sys.argv[0]).name
+        if called == f"resnet-{Path(prog).stem}":
+            doc, prog = doc.replace(f"python {prog}", called), called
+        elif called.startswith("resnet "):
+            for name, (module, _) in COMMANDS.items():
+                script = module.replace("commands.", "tools/").replace("tools.", "tools/") + ".py"
+                doc = doc.replace(f"python {script}", f"resnet {name}")
+            prog = called
         description, epilog = doc.split("\n\n", 1)
         super().__init__(
             prog=prog,
@@ -44,8 +53,23 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+        self._optionals.title = "flags"  # of every day; groups come after them
+        self.rare = self.add_argument_group("rarely needed")
+        self.rare.add_argument("--debug", action="store_true", help="show the traceback of errors")
+        self.rare.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def format_help(self) -> str:
+        """The help, with what is rarely needed at its end."""
+        self._action_groups.sort(key=lambda group: group is self.rare)
+        return super().format_help()
+
+    def shorten_usage(self) -> None:
+        """Leave the flags that are not required out of the usage; the help lists them below."""
+        short = argparse.ArgumentParser(prog=f"{self.prog} [flags]", add_help=False)
+        for action in self._actions:
+            if action.required or not action.option_strings:
+                short._add_action(action)
+        self.usage = short.format_usage().split(": ", 1)[1].rstrip()
 
     def error(self, message: str) -> NoReturn:
         found = re.match(r"unrecognized arguments: (--?[^\s=]+)", message)
@@ -118,14 +142,15 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|ROW",
         help="weights, a checkpoint or a published row (default: the network's first row)",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("what the weights are")
+    group.add_argument(
         "--num-classes", type=positive, metavar="N", help="classes (default: the weights')"
     )
-    add_preprocess(parser)
-    add_entry(parser)
+    add_preprocess(group)
+    add_entry(group)
 
 
-def add_arch(parser: argparse.ArgumentParser) -> None:
+def add_arch(parser: argparse._ActionsContainer) -> None:
     """--arch of a network that is already trained."""
     parser.add_argument(
         "-a",
@@ -155,7 +180,7 @@ def add_list(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_preprocess(parser: argparse.ArgumentParser) -> None:
+def add_preprocess(parser: argparse._ActionsContainer) -> None:
     """--preprocess."""
     parser.add_argument(
         "--preprocess",
@@ -197,9 +222,33 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     """--device."""
     parser.add_argument(
         "--device",
-        choices=("auto", "gpu", "cpu"),
+        type=device,
+        metavar="auto|gpu|cpu",
         default="auto",
         help="auto uses a GPU if there is one (default: auto)",
+    )
+
+
+def add_language(parser: argparse._ActionsContainer) -> None:
+    """--lang, of what --report writes."""
+    parser.add_argument(
+        "--lang",
+        choices=("en", "zh"),
+        help="language of the report (default: that of the locale, if it is one of these, else en)",
+    )
+
+
+def add_batch_size(
+    parser: argparse._ActionsContainer, default: Optional[int], what: str = "step"
+) -> None:
+    """--batch-size; without ``default`` the recipe says it."""
+    told = "" if default is None else f" (default: {default})"
+    parser.add_argument(
+        *("-b", "--batch-size"),
+        type=positive,
+        default=default,
+        metavar="N",
+        help=f"images per device and {what}{told}",
     )
 
 
@@ -224,9 +273,8 @@ def add_calibration(parser: argparse._ActionsContainer) -> None:
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
-    """--device and the flags that spread a job over several."""
-    group = parser.add_argument_group("devices")
-    add_device(group)
+    """The flags that spread a job over several devices and nodes."""
+    group = parser.add_argument_group("several devices or nodes")
     group.add_argument(
         "-n",
         "--ngpus",
@@ -237,29 +285,36 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--distribute",
-        type=_boolean,
+        type=boolean,
         default=True,
         metavar="BOOL",
         help="false: one process, whatever --ngpus and --world-size say",
     )
     group.add_argument(
-        "--world-size", type=positive, default=1, metavar="N", help="number of nodes (default: 1)"
+        "--world-size",
+        type=positive,
+        metavar="N",
+        help="number of nodes (default: what srun or torchrun says, else 1)",
     )
     group.add_argument(
-        "--rank", type=natural, default=0, metavar="N", help="this node's number (default: 0)"
+        "--rank", type=natural, metavar="N", help="this node's number (default: likewise, else 0)"
     )
     group.add_argument(
         "--dist-addr",
-        default="localhost",
         metavar="HOST",
-        help="address of node 0 (default: localhost)",
+        help="address of node 0, where it listens (default: likewise, else localhost)",
+    )
+    group.add_argument(
+        "--dist-secret",
+        metavar="FILE",
+        help="file with a word that all nodes share (default: RESNET_DIST_SECRET, else a file in "
+        "the cache folder)",
     )
     group.add_argument(
         "--dist-port",
-        type=positive,
-        default=23456,
+        type=port,
         metavar="PORT",
-        help="port on node 0 (default: 23456)",
+        help="port on node 0 (default: likewise, else 23456)",
     )
     group.add_argument(
         "--dist-timeout",
@@ -271,7 +326,7 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workers(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     do: str = "prepare images, per process",
     may_be_none: bool = True,
 ) -> None:
@@ -286,7 +341,16 @@ def add_workers(
     )
 
 
-def add_print_freq(parser: argparse.ArgumentParser) -> None:
+def add_skip_broken(parser: argparse._ActionsContainer) -> None:
+    """--skip-broken."""
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="go on without images that cannot be read; they are counted, and the first few named",
+    )
+
+
+def add_print_freq(parser: argparse._ActionsContainer) -> None:
     """--print-freq."""
     parser.add_argument(
         "-p",
@@ -298,52 +362,10 @@ def add_print_freq(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def topology(args: argparse.Namespace) -> Topology:
-    """Which processes the flags ask for."""
-    if not args.distribute:
-        return Topology()
-    return Topology(
-        ngpus=args.ngpus,
-        nodes=args.world_size,
-        node=args.rank,
-        address=args.dist_addr,
-        port=args.dist_port,
-        timeout=args.dist_timeout,
-    )
-
-
-def positive(text: str) -> int:
-    """A flag's value that must be 1, 2, 3, …"""
-    return _integer(text, 1)
-
-
-def natural(text: str) -> int:
-    """A flag's value that must be 0, 1, 2, …"""
-    return _integer(text, 0)
-
-
-def positive_float(text: str) -> float:
-    """A flag's value that must be a number above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A flag's value that must lie between 0 and 1."""
-    value = positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return value
-
-
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
     escape_unencodable()  # --help, too
+    parser.shorten_usage()
     args = parser.parse_intermixed_args(argv)  # "cat.jpg --arch resnet50" and the other way round
     for name, value in vars(args).items():
         if isinstance(value, str) and value.startswith("~"):  # --save=~/x: no shell expands that
@@ -354,23 +376,6 @@ def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
         args.data = args.data_path
     if getattr(args, "min_top1", None) is not None and args.list is None:
         parser.error("--min-top1 needs --list")
-    if hasattr(args, "rank") and args.rank >= args.world_size:
+    if getattr(args, "rank", None) is not None and args.rank >= (args.world_size or 1):
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args
-
-
-def _integer(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
-    return value
-
-
-def _boolean(text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return words[text.lower()]

@@ -17,6 +17,7 @@ from ..engine.console import Console
 from ..engine.files import check_target, write_atomically
 from ..errors import UsageError, WeightsError
 from ..readers.pickle_data import shown
+from ..zoo.rows.row import licence_notice
 from ..zoo.trained import Network, NetworkConfig, look_up, network_from
 from ..zoo.weights import DESCRIPTION, Weights, load_weights
 
@@ -62,6 +63,8 @@ def convert(config: ConvertConfig) -> int:
     check_target("--out", out)
     console = Console()
     source = look_up(config.network)
+    if licence_notice("", source.config.licence) and out.suffix == ".pkl":
+        logger.warning("--out %s: keeps tensors only, and not that licence; tell it yourself", out)
     if source.weights and out.exists() and out.samefile(source.weights.path):
         raise UsageError(f"--out {out}: is the source itself; give another name")
     network = network_from(source)
@@ -82,7 +85,7 @@ def convert(config: ConvertConfig) -> int:
 
 def _collected(network: Network, console: Console) -> Dict[str, np.ndarray]:
     state = network.model.state_dict()
-    console.start_bar("map", len(state), unit="tensor")
+    console.start_bar("map", len(state), unit=" tensors")
     tensors = OrderedDict()
     for name, value in state.items():
         tensors[name] = np.ascontiguousarray(value)
@@ -111,6 +114,8 @@ def _packed(network: Network, tensors: Dict[str, np.ndarray], suffix: str) -> by
         "classes": list(network.classes or ()),
         "preprocess": network.preprocess.to_dict(),
     }
+    if network.config.licence:
+        description["licence"] = network.config.licence
     stored = {name: _as_elsewhere(value) for name, value in tensors.items()}
     return save(stored, metadata={DESCRIPTION: json.dumps(description, sort_keys=True)})
 
@@ -131,6 +136,7 @@ def _report(
     ]
     params = sum(int(np.prod(parameter.shape)) for parameter in network.model.parameters())
     whose = "our own names" if weights.scheme == "ours" else f"names of {weights.scheme}"
+    licence = network.config.licence
     lines = [
         f"source: {weights.path}, {weights.format}, {whose}, "
         f"{len(sources) + len(weights.dropped)} tensors",
@@ -140,6 +146,8 @@ def _report(
     if weights.dropped:
         first = shown(weights.dropped[0])
         lines.append(f"left out: {len(weights.dropped)} that are no weights ({first})")
+    if licence:
+        lines.append(f"licence: {licence}")
     if names:
         width = max(map(len, sources.values()))
         lines += [f"  {sources[name]:{width}s} -> {name} {tensors[name].shape}" for name in tensors]
@@ -152,7 +160,7 @@ def _verify(out: Path, config: ConvertConfig, console: Console) -> int:
     source = look_up(config.network, say=False).weights_for(network.model)
     expected = network.model.state_dict()
     found = megengine.load(str(out)) if out.suffix == ".pkl" else load_weights(out).tensors
-    console.start_bar("verify", len(expected), unit="tensor")
+    console.start_bar("verify", len(expected), unit=" tensors")
     for name, value in expected.items():
         stored = value.astype(np.float16) if config.half else value
         if name not in found or not np.array_equal(found[name].ravel(), stored.ravel()):

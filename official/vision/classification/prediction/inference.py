@@ -16,7 +16,7 @@ from ..data.image import decode_image, read_image
 from ..data.normalize import Normalize
 from ..data.transforms import EvalTransform, to_network_layout
 from ..engine.scoring import Scorer, top_scores
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, explained_threads
 from ..ops.accelerate import CompiledOps, compiled_ops
 from ..ops.build import KernelsUnavailable
 from ..ops.cores import cpu_threads
@@ -52,7 +52,8 @@ def inference_model(
 
     Raises:
         UsageError: for an unknown name, a network that does not know how its images are
-            prepared or has lost its classifier, or a ``top_k`` below 1.
+            prepared or has lost its classifier, or a ``top_k`` below 1; in a thread that MegEngine
+            was not imported in.
         WeightsError: when the weights cannot be had or do not fit.
         DataError: when an image cannot be read.
     """
@@ -66,7 +67,7 @@ def inference_model(
         model = get_model(model, pretrained=True)
     network = _network_of(model)
     # A plan is of evaluation, whichever mode the network is in, and leaves that to other threads.
-    with contextlib.nullcontext() if _plans_of(model) else _evaluating(model):
+    with explained_threads(), contextlib.nullcontext() if _plans_of(model) else _evaluating(model):
         results = [_classify(network, one, top_k) for one in pixels]
     return results if several else results[0]
 

@@ -18,9 +18,10 @@ from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import check_target
 from ..engine.schema import InferencePrecision
 from ..engine.scoring import ClassScore, Scorer, top_scores
+from ..engine.skipping import SHOWN
 from ..errors import DataError, UsageError
 from ..zoo.trained import Network, NetworkConfig, open_network
-from .drawing import annotate, grad_cam, heat_maps
+from .drawing import annotate, heat_maps, heat_of
 from .images import ImageFile, PreparedImage, find_images, is_one_file, prepared_batches
 from .outputs import (
     CsvFile,
@@ -49,6 +50,7 @@ class PredictConfig:
         csv, jsonl, features: files to write; None for none.
         save_image, saliency: likewise, or folders if there are several images.
         tta: whether the average with the mirrored images is reported as well.
+        skip_broken: whether images that cannot be used are expected, and no failure.
     """
 
     images: Sequence[str]
@@ -67,12 +69,14 @@ class PredictConfig:
     features: Optional[str] = None
     saliency: Optional[str] = None
     tta: bool = False
+    skip_broken: bool = False
 
 
 def predict(config: PredictConfig) -> int:
     """Report the top classes of images; return the exit code.
 
-    It is 1 when some of several images could not be used; these are named in the log.
+    It is 1 when some of several images could not be used and that is not expected; these are named
+    in the log.
 
     Raises:
         UserError: for what the user can mend.
@@ -142,10 +146,11 @@ class _Job:
         normalize = Normalize(network.preprocess, network.model.ops)
         self.score = Scorer(network.model, normalize, bool(config.saliency or config.features))
         self.console = Console()
-        self.failed = 0
+        self.failed: List[str] = []  # what is wrong with the images that could not be used
 
     def run(self) -> int:
         """Do it; return the exit code."""
+        config = self.config
         sinks: List[Sink] = []
         # The lines of the log would run into the bar.
         redirected = logging_redirect_tqdm() if self.console.live else contextlib.nullcontext()
@@ -166,13 +171,16 @@ class _Job:
             finally:
                 self.console.stop_bar()
         self._summarise()
-        return 1 if self.failed else 0
+        if len(self.failed) == len(self.files):
+            return 1
+        return 1 if self.failed and not config.skip_broken else 0
 
     def _sinks(self) -> Iterator[Callable[[], Sink]]:
         config = self.config
         top_k = min(config.top_k, self.network.num_classes)
         if config.json:
-            yield partial(JsonOnConsole, self.console, self.single)
+            skipped = self.failed if config.skip_broken else None
+            yield partial(JsonOnConsole, self.console, self.single, skipped)
         elif not self._in_files:
             yield partial(Lines, self.console, self.single)
         if config.csv:
@@ -222,10 +230,7 @@ class _Job:
         heat: Sequence[Optional[List[np.ndarray]]] = nothing
         if config.saliency and scores.maps is not None:
             classifier = self.network.model.fc.weight.numpy()
-            heat = [
-                [grad_cam(one[None], classifier, np.array([score.index]))[0] for score in top[:2]]
-                for one, top in zip(scores.maps, tops)
-            ]
+            heat = [heat_of(one, classifier, top) for one, top in zip(scores.maps, tops)]
         features = nothing if scores.features is None else scores.features
         for row in zip(batch, tops, averages, features, heat):
             yield Prediction(*row)
@@ -233,15 +238,16 @@ class _Job:
     def _skip(self, error: DataError) -> None:
         if self.single:
             raise error
-        self.failed += 1
-        logger.warning("%s", error)
+        self.failed.append(str(error))
+        if not self.config.skip_broken or len(self.failed) <= SHOWN:
+            logger.warning("%s", error)
 
     def _summarise(self) -> None:
         config = self.config
         if self.failed:
             logger.warning(
                 "%d of %d images could not be used; they are left out",
-                *(self.failed, len(self.files)),
+                *(len(self.failed), len(self.files)),
             )
         if config.json:
             return

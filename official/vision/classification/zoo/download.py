@@ -191,7 +191,9 @@ def _download(url: str, file: BinaryIO, max_bytes: int) -> None:
 def _save(transfer: Transfer, file: BinaryIO, max_bytes: int, label: str) -> int:
     received = 0
     total = transfer.length or None
-    with tqdm(total=total, unit="B", unit_scale=True, desc=label, disable=None) as bar:
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc=label, disable=None, dynamic_ncols=True
+    ) as bar:
         for piece in transfer:
             file.write(piece)
             received += len(piece)

@@ -30,6 +30,7 @@ from .fill import fill, fitting_tensors
 from .fits import network_of
 from .models import ARCHS, arch_of, image_size
 from .rows import BEST, BY_NAME, Row, best_row, default_row
+from .rows.row import licence_notice
 from .weights import Weights, load_weights
 
 DEFAULT_ARCH = "resnet18"
@@ -82,6 +83,7 @@ class PretrainedConfig:
         num_classes: logits; None where the weights have no classifier.
         source: the file's path or the row's name, for messages.
         held_out: which training images were not trained on; see ``data/splits.py``.
+        licence: of the weights, as the file or the published row states it; empty where unknown.
     """
 
     preprocess: Preprocess
@@ -92,6 +94,7 @@ class PretrainedConfig:
     num_classes: Optional[int] = None
     source: str = ""
     held_out: Optional[Dict[str, Any]] = None
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -282,6 +285,7 @@ def _of_row(config: NetworkConfig, arch: Optional[str]) -> Source:
         "flag" if config.preprocess else "row",
         "row",
         *(arch, row.num_classes, row.name),
+        licence=row.licence,
     )
     return Source(known, None, row, "flag")
 
@@ -313,15 +317,18 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
     if config.preprocess is not None:
         preprocess, preprocess_by = preprocess.override(config.preprocess), "flag"
     classes, classes_by = _classes(weights, row)
+    licence = weights.licence or (row.licence if row else "")
     known = PretrainedConfig(
-        *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path), weights.held_out)
+        *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path)),
+        *(weights.held_out, licence),
     )
     if say:
         if weights.remark:
             logger.warning("%s: %s", path, weights.remark)
         _say_assumptions(known)
-        if row is not None and row.licence_notice is not None:
-            logger.warning("%s", row.licence_notice)
+        notice = licence_notice(row.name if row else str(path), licence)
+        if notice is not None:
+            logger.warning("%s", notice)
     return Source(known, weights, row, "flag" if wanted else "file" if told else "assumed")
 
 

@@ -36,6 +36,7 @@ class Weights:
         remark: which of several networks in the file it is and what was left out, if anything.
         held_out: which training images were not trained on; see ``data/splits.py``.
         head: names of what the file has in place of a classifier.
+        licence: of the weights, as one of our files states it; empty for other files.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Weights:
     remark: str = ""
     held_out: Optional[Dict[str, Any]] = None
     head: str = ""
+    licence: str = ""
 
     @property
     def num_classes(self) -> Optional[int]:
@@ -101,6 +103,7 @@ def load_weights(
         preprocess=_preprocess(path, description.get("preprocess")),
         format=contents.format,
         held_out=description.get("held_out"),
+        licence=description.get("licence") or "",
     )
     if weights.classes and weights.num_classes not in (None, len(weights.classes)):
         raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")
@@ -234,6 +237,9 @@ def _parse(path: Path, text: str) -> Dict[str, Any]:
         raise _damaged(path, "classes is no list of names")
     if len(set(classes)) < len(classes):
         raise _damaged(path, "a class comes twice")
+    licence = description.get("licence") or ""
+    if not isinstance(licence, str) or not licence.isprintable() or len(licence) > 80:
+        raise _damaged(path, "licence is no name of one")
     return description
 
 

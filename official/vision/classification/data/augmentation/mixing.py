@@ -11,7 +11,7 @@ import megengine.functional as F
 import numpy as np
 from megengine import Tensor
 
-from .sampler import mix_generator
+from ..sampler import mix_generator
 
 
 class Mix(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from official.vision.classification.data.rand_augment import OPERATIONS, RandAugment
+from official.vision.classification.data.augmentation.rand_augment import OPERATIONS, RandAugment
 
 GREY = np.array([0.114, 0.587, 0.299])  # ITU-R BT.601, BGR
 FILL = (104, 116, 124)

@@ -2,7 +2,12 @@ import megengine as mge
 import numpy as np
 import pytest
 
-from official.vision.classification.data.mixing import Mix, apply_mix, draw_mix, mix_targets
+from official.vision.classification.data.augmentation.mixing import (
+    Mix,
+    apply_mix,
+    draw_mix,
+    mix_targets,
+)
 from official.vision.classification.data.sampler import epoch_order, mix_generator, sample_generator
 
 

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from official.vision.classification.data.erasing import random_erasing
+from official.vision.classification.data.augment import Augment, TrainTransform
+from official.vision.classification.data.augmentation.erasing import random_erasing
+from official.vision.classification.data.transforms import to_network_layout
+from official.vision.classification.preprocess import Preprocess
 
 
 def boxes(height, width, count, **options):
@@ -94,3 +97,20 @@ def test_the_whole_image_may_go():
     image = np.zeros((40, 40, 3), np.uint8)
     erased = random_erasing(image, 1.0, np.random.default_rng(0), (1.0, 1.0), (1.0, 1.0))
     assert erased.any(2).all()
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_the_mean_is_nothing_to_the_network(order):
+    """torchvision erases after it has normalised, with 0."""
+    mean = (123.675, 116.28, 103.53) if order == "RGB" else (103.53, 116.28, 123.675)
+    preprocess = Preprocess(order, mean, (58.395, 57.12, 57.375), resize=40, crop=32)
+    black = np.zeros((40, 40, 3), np.uint8)
+    augment = Augment(flip=False, erasing=1, erasing_fill="mean", erasing_area=(0.3, 0.33))
+    for seed in range(20):
+        made = TrainTransform(32, augment, preprocess)(black, np.random.default_rng(seed))
+        erased = made.any(2)
+        assert 0.25 < erased.mean() < 0.36
+        seen = to_network_layout(made, order).astype(float)[:, erased]
+        normal = (seen - np.array(mean)[:, None]) / np.array(preprocess.std)[:, None]
+        assert np.abs(normal).max() < 0.5 / 57  # half a level
+        assert np.unique(seen, axis=1).shape == (3, 1)
