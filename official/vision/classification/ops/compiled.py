@@ -243,7 +243,7 @@ class Compiler:
         An array may come from any thread, as long as a plan computes it.
 
         Raises:
-            ValueError: for an array that no plan computes in a thread in which MegEngine cannot.
+            RuntimeError: for an array that no plan computes in a thread in which MegEngine cannot.
         """
         if not isinstance(x, np.ndarray):
             return self._of_tensor(network, method, x)
@@ -294,10 +294,12 @@ def _layer_by_layer(
             return {name: each.numpy() for name, each in found.items()}
         return found.numpy()
     except RuntimeError as error:
-        if "assertion `depth" not in str(error):
+        if "context.transformations" not in str(error):
             raise
-        text = f"MegEngine computes in the thread that imported it only, and no plan does: {reason}"
-        raise ValueError(text) from None
+        raise RuntimeError(
+            "MegEngine computes in the thread that has imported it, whose context.transformations "
+            f"no other has, and here no plan does: {reason}"
+        ) from None
 
 
 def _each(of_map: Callable, found: Any, of_vector: Callable = lambda y: y) -> Any:

@@ -89,7 +89,7 @@ def record(
 def _said(reason: Exception) -> str:
     first = (str(reason).splitlines() or [""])[0]
     if first.startswith("assertion `depth"):
-        return "its weights have changed: use it first in the thread that imported MegEngine"
+        return "its weights are not known: use it first in the thread that imported MegEngine"
     return first or type(reason).__name__
 
 
