@@ -12,7 +12,7 @@ import logging
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -57,11 +57,10 @@ class PartDecoder:
         self._part.restype = self._draw.restype = use.restype = ctypes.c_bool
         numbers = [ctypes.c_int] * 6
         self._part.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *numbers, ctypes.c_void_p]
-        self._draw.argtypes = [
-            *(ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int64),
-            *(ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_double] * 4),
-            *(ctypes.c_bool, ctypes.c_void_p),
-        ]
+        image: List[Any] = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int]
+        key: List[Any] = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_size_t]
+        limits: List[Any] = [*[ctypes.c_double] * 4, ctypes.c_bool, ctypes.c_void_p]
+        self._draw.argtypes = [*image, *key, *limits]
         self.draws = self._draws_alike()
         differ = ""
         for name in _libraries():

@@ -51,8 +51,9 @@ def read_tested(folder: Path, name: str) -> Tested:
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
-        columns = ("image", "true_class", "class_1")
-        texts = [[row[column] for row in rows] for column in columns]
+        images, labels, guesses = (
+            [row[column] for row in rows] for column in ("image", "true_class", "class_1")
+        )
         shares = [float(row["probability_1"]) for row in rows]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; --html needs two tests") from None
@@ -60,7 +61,7 @@ def read_tested(folder: Path, name: str) -> Tested:
         raise UsageError(f"{path}: is not what test.py --report writes") from None
     if not rows:
         raise UsageError(f"{path}: has no images")
-    return Tested(name, *texts, shares)
+    return Tested(name, images, labels, guesses, shares)
 
 
 def write_comparison(target: Path, first: Tested, second: Tested, language: str) -> None:
