@@ -113,7 +113,7 @@ and frozen weights.{busy}
 
 def _runtimes(results: Dict[str, Any]) -> str:
     """The section of runtimes.py, if it has run; beside a busy program, if it has so, too."""
-    sections = []
+    sections: List[str] = []
     for name in ("runtimes", "runtimes_busy"):
         if name not in results:
             continue

@@ -11,8 +11,8 @@ import pytest
 from megengine.autodiff import GradManager
 
 from official.vision.classification import accelerate, get_model, inference_model
+from official.vision.classification.data.calibrating import IMAGES
 from official.vision.classification.data.normalize import Normalize
-from official.vision.classification.engine.calibrating import IMAGES
 from official.vision.classification.engine.scoring import Scorer
 from official.vision.classification.errors import UsageError
 from official.vision.classification.ops.accelerate import CompiledOps
@@ -127,7 +127,7 @@ def test_training_of_a_network_that_was_made_elsewhere():
     assert accelerate(model) is model
     assert type(model.ops) is NativeOps and model.training
     for found, wanted in zip(gradients(model), expected):
-        assert np.abs(found - wanted).max() < 2e-3 * max(1e-3, np.abs(wanted).max())
+        assert np.abs(found - wanted).max() < 1e-2 * max(1e-3, np.abs(wanted).max())
 
 
 @pytest.fixture()

@@ -120,8 +120,7 @@ def compiled(name: str, folder: Path, flags: Sequence[str], packages: Sequence[s
         raise KernelsUnavailable("no C++ compiler (g++) was found")
     sources = sorted(folder.rglob("*.cpp"))
     command = [compiler, *map(str, sources), *flags]
-    names = (str(source.relative_to(folder)) for source in sources)  # wherever the checkout is
-    suffix = _digest([compiler, *names, *flags], [*sources, *folder.rglob("*.h")], packages)
+    suffix = _digest(command, [*sources, *folder.rglob("*.h")], packages)
     wanted = str(Path(_get_megengine_home()) / "resnet_ops")
     try:
         place, problem = private_folder(wanted, "resnet_ops")

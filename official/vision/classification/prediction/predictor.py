@@ -11,8 +11,8 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..data.calibrating import calibration_images
 from ..data.normalize import Normalize
-from ..engine.calibrating import calibration_images
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import check_target

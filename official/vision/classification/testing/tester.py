@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from ..data.calibrating import calibration_images
 from ..data.dataset import ImageDataset
 from ..data.loader import Loader
 from ..data.normalize import Normalize
@@ -16,7 +17,6 @@ from ..distributed.collectives import rank, world_size
 from ..distributed.consistency import require_same_state
 from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
-from ..engine.calibrating import calibration_images
 from ..engine.class_scores import ClassCounts, ClassScores
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device

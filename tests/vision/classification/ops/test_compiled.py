@@ -16,6 +16,7 @@ from official.vision.classification.ops import accelerate
 from official.vision.classification.ops import compiled as of_compiled
 from official.vision.classification.ops import plan as of_plan
 from official.vision.classification.ops.accelerate import attach
+from official.vision.classification.ops.build import load_kernels
 from official.vision.classification.ops.compiled import Compiled, Compiler
 from official.vision.classification.ops.plain import Layer, PlainOps
 from official.vision.classification.ops.recorder import Recorder
@@ -55,6 +56,7 @@ def test_networks_and_their_features(kernels, caplog, family, size):
 def test_some_images_at_once(kernels, monkeypatch, family, cache):
     """Where maps do not fit the cache the steps between maps of a size go by parts of the batch."""
     monkeypatch.setattr(of_plan, "_CACHE", cache)
+    monkeypatch.setattr(of_plan, "_HEAVY", 1 << 30)
     plain, compiled = pair(SMALL[family], kernels)
     x = Tensor(normal(5, 3, 45, 32))
     assert error(compiled(x).numpy(), plain(x).numpy()) < 1e-5
@@ -65,6 +67,26 @@ def test_some_images_at_once(kernels, monkeypatch, family, cache):
     at_once = {share.images for plan in plans for share in plan._shares}
     assert at_once == {1} if cache == 1 else max(at_once) > 1
     assert cache > 1 or max(plan._bytes for plan in plans) < 3 * 45 * 32 * 64 * 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("count", [2, 6, 9])
+def test_threads_with_images_of_their_own(kernels, precision, count):
+    """Two threads, each of which takes images through the network's steps, give what one gives."""
+    x = normal(count, 3, 64, 64)
+    family = SMALL["v1d"]
+    _, alone = pair(family, kernels, precision, x.transpose(0, 2, 3, 1))
+    expected = alone(x)
+    try:
+        together = pair(family, load_kernels(2), precision, x.transpose(0, 2, 3, 1))[1]
+        found = together(x)
+        plan = next(iter(together.ops.whole.compiled(together)._plans.values()))
+        for _ in range(20):
+            assert np.array_equal(together(x), found)
+    finally:
+        load_kernels(1)
+    assert any(share.apart == 2 for share in plan._shares)
+    assert error(found, expected) < (1e-5 if precision == "fp32" else 3e-2)
 
 
 CONVOLUTIONS = [

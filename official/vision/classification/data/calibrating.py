@@ -7,12 +7,11 @@ from typing import Callable, Optional, Tuple
 
 import numpy as np
 
-from ..data.image import EXTENSIONS, read_image
-from ..data.normalize import Normalize
-from ..data.transforms import EvalTransform, to_network_layout
 from ..errors import DataError, UsageError
 from ..preprocess import Preprocess
-from .schema import InferencePrecision
+from .image import EXTENSIONS, read_image
+from .normalize import Normalize
+from .transforms import EvalTransform, to_network_layout
 
 IMAGES = 64
 
@@ -23,7 +22,7 @@ Source = Tuple[int, Callable[[int], np.ndarray]]
 
 
 def calibration_images(
-    precision: InferencePrecision, folder: Optional[str], otherwise: Source, preprocess: Preprocess
+    precision: str, folder: Optional[str], otherwise: Source, preprocess: Preprocess
 ) -> Optional[np.ndarray]:
     """For int8 up to ``IMAGES`` images, ``(N, 3, H, W)`` float32, as the network gets them.
 
