@@ -35,6 +35,7 @@ _SPARE = 4  # arenas that a plan keeps for the next of several threads
 _LEAST_TILES = 12  # for which Winograd's algorithm is faster than the direct one
 
 Maps = Dict[str, np.ndarray]
+Life = Tuple[int, int]  # the first and the last node that need a map
 Clock = Callable[[int, Node, float], None]
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Plan:
         self._ends = len(nodes) - len(outputs)
         outside = {x, *(node.y for node in nodes[self._ends :])}
         self._shares = shares_of(nodes, maps, kernels.threads)
-        self._places, self._bytes = _arrange(nodes, maps, outside, self._shares)
+        self._places, self._strides, self._bytes = _arrange(nodes, maps, outside, self._shares)
         self._maps = maps
         self._nodes = nodes
         self._steps = (Step * len(nodes))()
@@ -178,6 +179,7 @@ class Plan:
         step.groups = max(1, step.groups)
         step.images = node.y.shape[0]
         step.at_once, step.apart = self._shares[number]
+        step.stride = self._strides[number]
         scale, bias = node.scale, node.bias
         if node.kind == CONVOLVE:
             step.kind = algorithm(node, element, step.at_once)
@@ -283,13 +285,22 @@ def _size(each: Map) -> int:
     return -(-(used + 16) // 64) * 64
 
 
+class Arena(NamedTuple):
+    """Where maps lie, in bytes; each thread that works apart has what is ``strides`` further on."""
+
+    places: Dict[Value, int]
+    strides: List[int]  # of every node
+    size: int
+
+
 def _arrange(
     nodes: Sequence[Node], maps: Dict[Value, Map], outside: Set[Value], shares: Sequence[Share]
-) -> Tuple[Dict[Value, int], int]:
-    """Offsets of maps in an arena, and its size: largest first, each in the first gap that fits.
+) -> Arena:
+    """Two maps may share bytes when no node needs both.
 
-    Two maps may share bytes when no node needs both. A map that only nodes which go together need
-    has room for the images that they take at once, for each thread, and says so.
+    A map that only nodes which go together need has room for the images that they take at once, and
+    says so. Threads that work apart are at different nodes at a time: such maps are in a block for
+    each thread.
     """
     group = [0]  # the first of the nodes that go together with each
     for number in range(1, len(nodes)):
@@ -301,16 +312,32 @@ def _arrange(
         for value in (node.x, node.y, node.add):
             if value is not None and value not in outside:
                 used.setdefault(value, []).append(number)
-    lives: Dict[Value, Tuple[int, int]] = {}
-    copies: Dict[Value, int] = {}
+    lives: Dict[Any, Life] = {}  # of maps, and of blocks by their group
+    inner: Dict[int, Dict[Any, Life]] = {}
     for value, numbers in used.items():
-        if group[numbers[0]] == group[numbers[-1]]:  # of some images, then of the next
-            maps[value].count, copies[value] = shares[numbers[0]]
-            lives[value] = numbers[0], numbers[-1]
-        else:  # every part of these groups needs it
-            lives[value] = group[numbers[0]], ends[group[numbers[-1]]]
-    places: Dict[Value, int] = {}
-    sizes = {value: copies.get(value, 1) * _size(maps[value]) for value in lives}
+        first, last = numbers[0], numbers[-1]
+        if group[first] != group[last]:  # every part of these groups needs it
+            lives[value] = group[first], ends[group[last]]
+            continue
+        maps[value].count = shares[first].images
+        of = lives if shares[first].apart == 1 else inner.setdefault(group[first], {})
+        of[value] = first, last
+    sizes: Dict[Any, int] = {value: _size(maps[value]) for value in used}
+    strides = [0] * len(nodes)
+    inside: Dict[int, Dict[Any, int]] = {}
+    for first, those in inner.items():
+        inside[first], stride = _fit(those, sizes)
+        lives[first], sizes[first] = (first, ends[first]), stride * shares[first].apart
+        strides[first : ends[first] + 1] = [stride] * (ends[first] + 1 - first)
+    places, size = _fit(lives, sizes)
+    for first, those in inside.items():
+        places.update({value: places[first] + offset for value, offset in those.items()})
+    return Arena(places, strides, size + 64)
+
+
+def _fit(lives: Dict[Any, Life], sizes: Dict[Any, int]) -> Tuple[Dict[Any, int], int]:
+    """Offsets, and the size of all: largest first, each in the first gap that fits."""
+    places: Dict[Any, int] = {}
     for value in sorted(lives, key=lambda each: -sizes[each]):
         first, last = lives[value]
         taken = sorted(
@@ -324,7 +351,7 @@ def _arrange(
                 break
             place = max(place, end)
         places[value] = place
-    return places, max(places[value] + sizes[value] for value in places) + 64
+    return places, max((places[value] + sizes[value] for value in places), default=0)
 
 
 def ranges_of(

@@ -35,10 +35,9 @@ struct Map {
     }
     size_t pixels() const { return size_t(count) * height * width; }
 
-    // Some of `all` images. A map that has fewer is there once for each thread that works apart.
-    void keep(int32_t first, int32_t some, int32_t all, size_t place) {
-        const size_t skipped = count == all ? size_t(first) : place * count;
-        data = static_cast<char*>(data) + skipped * image() * element();
+    // Some of `all` images. A map that has fewer lies `skipped` bytes further on.
+    void keep(int32_t first, int32_t some, int32_t all, size_t skipped) {
+        data = static_cast<char*>(data) + (count == all ? first * image() * element() : skipped);
         count = some;
     }
 };
@@ -50,7 +49,8 @@ struct Step {
     int32_t groups, before;       // `before`: channels of zeros in front of a subsampled map's; of a
                                   // copied one whether x lies as (N, C, H, W), in float32
     int32_t images, at_once;      // all, and those that go through this step and its neighbours
-    int32_t apart, unused;        // how many threads may do so, each with other images; 1: together
+    int32_t apart;                // how many threads may do so, each with other images; 1: together
+    size_t stride;                // bytes from a thread's maps for some images to the next one's
     const void* weight;           // packed: see convolution.cpp, winograd.cpp
     const float *scale, *bias;    // per channel of y; a null scale is 1
 };
