@@ -179,7 +179,7 @@ class Plan:
         step.groups = max(1, step.groups)
         step.images = node.y.shape[0]
         step.at_once, step.apart = self._shares[number]
-        step.stride = self._strides[number]
+        step.spacing = self._strides[number]
         scale, bias = node.scale, node.bias
         if node.kind == CONVOLVE:
             step.kind = algorithm(node, element, step.at_once)

@@ -62,7 +62,7 @@ class Step(ctypes.Structure):
         ("images", ctypes.c_int32),
         ("at_once", ctypes.c_int32),
         ("apart", ctypes.c_int32),
-        ("stride", ctypes.c_size_t),
+        ("spacing", ctypes.c_size_t),
         ("weight", ctypes.c_void_p),
         ("scale", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),

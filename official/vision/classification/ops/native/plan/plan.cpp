@@ -204,7 +204,7 @@ void run_some(const Step* step, const Step* end, int32_t first, int32_t last, si
         Step part = *step;
         for (Map* map : {&part.x, &part.y, &part.add})
             if (map->data)
-                map->keep(first, last - first, step->images, place * step->stride);
+                map->keep(first, last - first, step->images, place * step->spacing);
         run(part);
     }
 }

@@ -50,7 +50,7 @@ struct Step {
                                   // copied one whether x lies as (N, C, H, W), in float32
     int32_t images, at_once;      // all, and those that go through this step and its neighbours
     int32_t apart;                // how many threads may do so, each with other images; 1: together
-    size_t stride;                // bytes from a thread's maps for some images to the next one's
+    size_t spacing;               // bytes from a thread's maps for some images to the next one's
     const void* weight;           // packed: see convolution.cpp, winograd.cpp
     const float *scale, *bias;    // per channel of y; a null scale is 1
 };
