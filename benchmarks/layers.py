@@ -172,8 +172,10 @@ def profile(
     arch: str, mode: str, precision: InferencePrecision, batch: int, size: int, rounds: int
 ) -> Profile:
     """Run a network and time its kernels."""
-    of_mode = profile_inference if mode == "inference" else profile_training
-    return of_mode(arch, precision, batch, size, rounds)
+    if mode == "inference":
+        return profile_inference(arch, precision, batch, size, rounds)
+    assert precision != "int8"  # which is for inference
+    return profile_training(arch, precision, batch, size, rounds)
 
 
 def profile_inference(
@@ -189,7 +191,8 @@ def profile_inference(
     for number in range(-2, rounds):
         started = time.perf_counter()
         compiled(forward, rows)
-        seconds, calls = time.perf_counter() - started, []
+        seconds = time.perf_counter() - started
+        calls: List[Call] = []
 
         def note(kind: int, node: Node, spent: float, calls: List[Call] = calls) -> None:
             calls.append(_step(kind, node, spent, WIDTHS[precision]))
