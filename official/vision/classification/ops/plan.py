@@ -330,8 +330,8 @@ def _arrange(
         lives[first], sizes[first] = (first, ends[first]), stride * shares[first].apart
         strides[first : ends[first] + 1] = [stride] * (ends[first] + 1 - first)
     places, size = _fit(lives, sizes)
-    for first, those in inside.items():
-        places.update({value: places[first] + offset for value, offset in those.items()})
+    for first, offsets in inside.items():
+        places.update({value: places[first] + offset for value, offset in offsets.items()})
     return Arena(places, strides, size + 64)
 
 
