@@ -254,8 +254,10 @@ def test_weights_that_differ_are_not_tested_together(start, tiny_images, tmp_pat
         model = tmp_path / str(node) / ARCH / "best.safetensors"
         lines.append(("test.py", "--data", tiny_images, "--model", model, "--device", "cpu"))
     result = tmp_path / "result.json"
-    codes, said = told(*nodes_of(start, port, lines[0], lines[1]))
-    assert codes[1] == 2 and "--model is a file of sha256" in said[1]
+    both = nodes_of(start, port, lines[0], lines[1])
+    codes, said = told(both[1])
+    assert codes == [2] and "--model is a file of sha256" in said[0]
+    both[0].kill()  # it waits for another node 1
     copied = tmp_path / "elsewhere.safetensors"  # the same weights at another place
     shutil.copy(lines[0][4], copied)
     again = (*lines[0][:4], copied, *lines[0][5:])

@@ -2,9 +2,10 @@
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 from unittest import mock
 
+import megengine
 import megengine.module as M
 import numpy as np
 
@@ -139,6 +140,18 @@ def without_weights() -> Iterator[None]:
         for module in (M.conv, M.linear):
             stack.enter_context(mock.patch.object(module, "Parameter", _shape))
         yield
+
+
+def tensor_shapes(build: Callable[[], M.Module]) -> Dict[str, Tuple[int, ...]]:
+    """Names and shapes of the parameters and statistics of what ``build`` makes without them."""
+    with without_weights():
+        network = build()
+    return {
+        f"{name}.{key}": tuple(value.shape)
+        for name, module in network.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, (np.ndarray, megengine.Tensor))
+    }
 
 
 def _shape(value: np.ndarray) -> Any:

@@ -1,11 +1,13 @@
 """Which networks a file's tensors fit: names and shapes decide."""
 
 import re
+from functools import partial
 from typing import Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from ..readers.pickle_data import shown
+from ..resnet.complexity import tensor_shapes
 from .models import ARCHS
 from .weights import CLASSIFIER, Weights
 
@@ -26,8 +28,8 @@ def network_of(weights: Weights) -> Optional[str]:
     for arch, build in ARCHS.items():
         if depth and named.search(arch) and arch.startswith(STRIDE_FIRST) == weights.stride_first:
             shapes = {
-                name: tuple(value.shape)
-                for name, value in build(num_classes=1).named_tensors()
+                name: shape
+                for name, shape in tensor_shapes(partial(build, num_classes=1)).items()
                 if name not in CLASSIFIER
             }
             if not misfits(shapes, body):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from official.vision.classification.resnet import blocks, cifar, model, preact
-from official.vision.classification.resnet.complexity import Cost, complexity
+from official.vision.classification.resnet.complexity import Cost, complexity, tensor_shapes
 from tests.networks import FACTS
 
 
@@ -70,3 +70,10 @@ def test_pooling_counts_what_goes_in_and_what_an_odd_map_leaves():
 def test_branches_must_end_alike():
     with pytest.raises(ValueError, match=r"different shapes: \(8, 7, 7\) and \(8, 4, 4\)"):
         Cost(8, 7, 7).join(Cost(8, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "resnetv2_50", "resnet20_cifar"])
+def test_shapes_of_a_network_without_weights(name):
+    tensors = dict(build(name, num_classes=3).named_tensors())
+    found = tensor_shapes(lambda: build(name, num_classes=3))
+    assert found == {key: tuple(value.shape) for key, value in tensors.items()}

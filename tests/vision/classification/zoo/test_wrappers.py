@@ -1,7 +1,10 @@
 """Networks of other projects in what people wrap around them, and without their classifier."""
 
+import os
 import pickle
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from official.vision.classification.errors import UserError, WeightsError
 from official.vision.classification.zoo import fill, get_model, load_weights
 from official.vision.classification.zoo.fits import network_of
 from official.vision.classification.zoo.trained import NetworkConfig, look_up, network_from
+from tests.scripts import ROOT
 
 
 @pytest.fixture
@@ -246,3 +250,25 @@ def test_the_file_tells_the_network_and_a_wrong_one_is_told(save, random_state):
     assert network_from(source).num_classes == 10
     with pytest.raises(UserError, match="does not fit resnet32_cifar.*; it fits resnet20_cifar$"):
         network_from(look_up(NetworkConfig("resnet32_cifar", path)))
+
+
+def test_asking_which_network_it_is_takes_little_memory():
+    """The names of networks with gigabytes of weights have the 32 of ResNet-32 as well."""
+    script = (
+        "import resource\n"
+        "from official.vision.classification.resnet.cifar import resnet32_cifar\n"
+        "from official.vision.classification.zoo.fits import network_of\n"
+        "from official.vision.classification.zoo.weights import Weights\n"
+        "tensors = {k: v for k, v in resnet32_cifar().state_dict().items()}\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert network_of(Weights('file', tensors)) == 'resnet32_cifar'\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 500  # MB; ResNeXt-101 32x48d alone has 3,300
