@@ -5,6 +5,7 @@ here. Nothing at this file's top needs a package, or a Python newer than 3.6: th
 something about.
 """
 
+import difflib
 import importlib
 import importlib.util
 import logging
@@ -12,13 +13,61 @@ import os
 import sys
 import tempfile
 import warnings
-from typing import List
+from typing import Dict, List, Tuple
 
 from .private_folder import temporary_folder
 
 _PYTHONS = ((3, 8), (3, 9), (3, 10))
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CACHE = "megengine-cache"  # the name of the folder in place of one that cannot be written
+
+# What follows "resnet" on a command line: the module below official.vision.classification that does
+# it, and what it does. train.py and the like, and tools/, call the same modules.
+COMMANDS: Dict[str, Tuple[str, str]] = {
+    "train": ("train", "train a network on a folder of images"),
+    "test": ("test", "count the right answers on a data set, with a report"),
+    "predict": ("inference", "name what is in pictures"),
+    "serve": ("commands.serve", "a page on this machine that names what is in dropped pictures"),
+    "list": ("commands.list_weights", "the networks and published weights to choose from"),
+    "check-data": ("commands.check_data", "read every image of a data set, compare the splits"),
+    "prepare-data": ("commands.prepare_data", "pack a data set into shards"),
+    "compare": ("commands.compare_runs", "accuracy, time and recipes of several runs"),
+    "convert": ("commands.convert_weights", "convert a weight file of another project"),
+    "export": ("commands.export", "write a network as ONNX or .mge"),
+    "benchmark": ("tools.benchmark", "measure the speed of networks, training and the loader"),
+}
+_USAGE = "usage: resnet COMMAND [flags] ...\n\nResNets for image classification on MegEngine.\n"
+
+
+def resnet() -> int:
+    """The command resnet: run the command that is named by its first word."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in ("-h", "--help", "help"):
+        lines = [f"  {name:14}{what}\n" for name, (_, what) in COMMANDS.items()]
+        end = '\n"resnet COMMAND --help" tells its flags.\n'
+        sys.stdout.write("".join([_USAGE, "\ncommands:\n", *lines, end]))
+        return 0
+    if command == "--version":
+        prepare()
+        package = importlib.import_module("official.vision.classification")
+        sys.stdout.write(f"resnet {package.__version__}\n")
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(COMMANDS)
+        sys.stderr.write(f"resnet: error: there is no command {command!r}: {hint}\n")
+        return 2
+    sys.argv[:2] = [f"resnet {command}"]  # the parsers tell their examples by this name
+    module, _ = COMMANDS[command]
+    return _run_tool(module) if module.startswith("tools.") else run(module)
+
+
+def _run_tool(module: str) -> int:
+    if not os.path.exists(os.path.join(_ROOT, *module.split(".")) + ".py"):
+        _refuse("is not installed; it needs a checkout of the repository, with the folder tools/")
+    prepare()
+    sys.path.insert(0, _ROOT)
+    return importlib.import_module(module).main()
 
 
 def train() -> int:
@@ -39,11 +88,9 @@ def inference() -> int:
 def run(name: str) -> int:
     """Run ``main`` of ``official.vision.classification.<name>``; return its exit code."""
     prepare()
-    try:
-        module = importlib.import_module("official.vision.classification." + name)
-    except ImportError as error:
-        _refuse(_why_not_imported(error))
-    return module.main()
+    module = "official.vision.classification." + name
+    _import_quietly(module)  # on 3.8 MegEngine's wheel has more to print
+    return sys.modules[module].main()
 
 
 def prepare() -> None:
@@ -55,6 +102,7 @@ def prepare() -> None:
     os.environ.setdefault("MEGENGINE_LOGGING_LEVEL", "ERROR")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image, we say
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _keep_to_our_settings()
     _import_quietly("megengine")
 
 
@@ -122,6 +170,22 @@ def _find_home() -> None:
         f"{os.path.basename(sys.argv[0])}: {problem}: caches are kept in {folder}; "
         "MGE_HOME names another folder\n"
     )
+
+
+def _keep_to_our_settings() -> None:
+    """Import matplotlib elsewhere where the working folder has settings for it.
+
+    It reads ``matplotlibrc`` there before any other, whoever has put it there.
+    """
+    if not os.path.lexists("matplotlibrc") or importlib.util.find_spec("matplotlib") is None:
+        return
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(os.path.dirname(os.path.abspath(__file__)))
+        importlib.import_module("matplotlib")
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def _why_not_writable(home: str) -> str:

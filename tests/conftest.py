@@ -9,6 +9,9 @@ from typing import Callable
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # the workers of pytest-xdist share the cores
+for variable in [*os.environ]:  # of a job of Slurm or torchrun that runs the tests
+    if variable.startswith("SLURM_") or variable in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        del os.environ[variable]
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402

@@ -19,6 +19,10 @@ FACTS = {
     "resnext101_32x8d": (88_791_336, 16.414, None),
     "wide_resnet50_2": (68_883_240, 11.398, 11.441),
     "wide_resnet101_2": (126_886_696, 22.753, 22.816),
+    # torchvision's modules with the strides of their 3x3 convolutions moved to the 1x1 before
+    "resnetv1a50": (25_557_032, 3.858, None),
+    "resnetv1a101": (44_549_160, 7.570, None),
+    "resnetv1a152": (60_192_808, 11.282, None),
     "resnetv1c50": (25_576_264, 4.329, 4.364),
     "resnetv1c101": (44_568_392, 8.041, 8.092),
     "resnetv1c152": (60_212_040, 11.753, 11.823),

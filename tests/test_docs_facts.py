@@ -9,6 +9,8 @@ from fnmatch import fnmatch
 import pytest
 import yaml
 
+from official.vision.classification.data import image
+from official.vision.classification.distributed import secret
 from official.vision.classification.engine import recipe as recipes
 from official.vision.classification.engine.schema import Recipe
 from official.vision.classification.errors import UsageError
@@ -20,7 +22,7 @@ from tests import documents
 from tests.documents import ROOT
 
 RECIPES, SAFETY, REPRODUCING = (
-    f"docs/{name}.md" for name in ("recipes", "weight-safety", "reproducing")
+    f"docs/{name}.md" for name in ("recipes", "security", "reproducing")
 )
 READERS = "official.vision.classification.readers"
 
@@ -90,6 +92,20 @@ def test_limits_are_those_of_the_readers(limit, constant):
     name, file = documents.spans(constant)
     stem = "" if file == "__init__.py" else f".{file[:-3]}"
     assert getattr(importlib.import_module(READERS + stem), name) == int(limit.replace(",", ""))
+
+
+def test_the_tests_that_are_named_are_there():
+    """Of docs/security.md, whose last column is what its promises rest on."""
+    text = documents.read(SAFETY)
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "test" in line]
+    names = [name for line in rows for name in re.findall(r"`([^`]+)`", line.split(" | ")[-1])]
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_other_limits_of_the_text():
+    for name, value in (("512 MiB", image.MAX_BYTES), ("1 MiB", secret.MOST_BYTES)):
+        assert name in documents.read(SAFETY) and value == int(name.split()[0]) << 20
 
 
 def test_every_reader_is_named():

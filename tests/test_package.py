@@ -102,6 +102,15 @@ def test_commands(installed, tmp_path, name):
     assert run(module, cwd=tmp_path, env=environment).endswith(f" {__version__}\n")
 
 
+def test_the_command_of_all(installed, tmp_path):
+    target, environment = installed
+    command = [sys.executable, str(target / "bin" / "resnet")]
+    assert "check-data" in run(command, cwd=tmp_path, env=environment)
+    shown = run([*command, "check-data", "--help"], cwd=tmp_path, env=environment)
+    assert shown.startswith("usage: resnet check-data [flags]")
+    assert run([*command, "--version"], cwd=tmp_path, env=environment) == f"resnet {__version__}\n"
+
+
 def test_a_picture_is_named_from_another_folder(installed, tmp_path, script):
     target, environment = installed
     mge.save(resnet20_cifar().state_dict(), str(tmp_path / "weights.pkl"))

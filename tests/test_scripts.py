@@ -6,6 +6,7 @@ from pathlib import Path
 import megengine as mge
 import pytest
 
+from official.vision.classification.distributed.launch import Topology
 from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.resnet.cifar import resnet20_cifar
 from official.vision.classification.resnet.model import resnet18
@@ -77,8 +78,9 @@ def test_the_seeds_spellings_all_work():
     nodes = ("--dist-addr", "host", "--dist-port", 99, "--world-size", 2, "--rank", 1, "-n", 8)
     topology = flags.topology(parse("train", *nodes, "--dist-timeout", 2.5))
     where = {"ngpus": 8, "nodes": 2, "node": 1, "address": "host", "port": 99, "timeout": 2.5}
-    assert vars(topology) == where
-    assert flags.topology(parse("test")) == flags.Topology()
+    assert {name: getattr(topology, name) for name in where} == where
+    assert topology.settings["--lr"] == "not given" and topology.secret is None
+    assert flags.topology(parse("test")) == Topology()
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
@@ -365,3 +367,44 @@ def test_a_corrupt_image_among_others(script, tiny_images, tmp_path):
     assert r"red\nok.png: not an image of a format that is read (JPEG, PNG, " in first
     assert second == "inference.py: 1 of 16 images could not be used; they are left out"
     assert len(rows.read_text().splitlines()) == 1 + 15
+
+
+def test_a_run_with_its_report(tiny_images, tiny_recipe, tmp_path, capsys, monkeypatch):
+    """The page of test.py on the best network, with the run's curves, epochs, recipe and card."""
+    flags = [
+        "--data",
+        tiny_images,
+        "-c",
+        tiny_recipe,
+        "--arch",
+        "resnet20_cifar",
+        "--save",
+        tmp_path,
+    ]
+    flags += ["--device", "cpu", "--report", "--lang", "zh"]
+    assert SCRIPTS["train"].main(list(map(str, flags))) == 0
+    folder = tmp_path / "resnet20_cifar"
+    page = (folder / "report" / "report.html").read_text("utf-8")
+    assert f"report: {folder / 'report' / 'report.html'}" in capsys.readouterr().out
+    for words in (
+        "训练过程",
+        "训练曲线",
+        "共 4 轮、12 步",
+        "batch_size: 8",
+        "resnet20_cifar for 3 classes",
+    ):
+        assert words in page
+    assert str(tmp_path) not in page and str(tiny_images) not in page
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    best = max(row["val_top1"] for row in rows if row["event"] == "epoch")
+    assert f"<strong>{best:.2f} %</strong>" in page
+
+
+def test_which_trackers_the_flags_mean(monkeypatch):
+    names = lambda *words: started(monkeypatch, "train", "train", *words).trackers  # noqa: E731
+    assert names() == ()
+    assert names("--tensorboard") == names("--log", "tensorboard") == ("tensorboard",)
+    assert names("--log", "wandb", "photos", "--log", "mlflow") == ("wandb", "mlflow")
+    assert names("--log", "swanlab", "--log", "swanlab", "--tensorboard") == (
+        *("swanlab", "tensorboard"),
+    )

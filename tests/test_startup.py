@@ -134,6 +134,22 @@ def test_no_cache_in_the_working_folder(value, tmp_path):
     assert (tmp_path / ".cache" / "megengine").is_dir()
 
 
+def test_no_settings_from_the_working_folder(tmp_path, monkeypatch):
+    """matplotlib reads matplotlibrc there; a pipe of that name would be waited for."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        "from official.startup import prepare; prepare(); "
+        "import os, matplotlib; print(matplotlib.rcParams['figure.dpi'], os.getcwd())"
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "matplotlibrc").write_text("figure.dpi: 7\nbackend: module://planted\n")
+    done = run(sys.executable, "-c", code)
+    assert (done.stdout.split(), done.stderr) == (["100.0", str(tmp_path)], "")
+    (tmp_path / "matplotlibrc").unlink()
+    os.mkfifo(tmp_path / "matplotlibrc")
+    assert run(sys.executable, "-c", code).stdout.split() == ["100.0", str(tmp_path)]
+
+
 def test_what_an_import_prints_is_shown_only_if_it_fails(tmp_path):
     for name, end in (("loud", ""), ("failing", "raise ValueError('broken')")):
         text = f"import os\nos.write(2, b'noise of {name}\\n')\n{end}\n"

@@ -17,6 +17,7 @@ LEVELS = {
     "testing": 5,
     "prediction": 5,
     "export": 5,
+    "commands": 6,
 }
 
 

@@ -26,12 +26,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import machine, summary  # noqa: E402
-from benchmarks.interleave import Configuration, run_in_turns  # noqa: E402
 from official import startup  # noqa: E402
 
 if __name__ == "__main__":
     startup.prepare()
+
+from benchmarks import machine, summary  # noqa: E402
+from benchmarks.interleave import Configuration, run_in_turns  # noqa: E402
 from official.vision.classification import __version__  # noqa: E402
 from official.vision.classification.data.folder import load_split  # noqa: E402
 from official.vision.classification.engine import flags  # noqa: E402
@@ -118,7 +119,9 @@ def parser() -> flags.Parser:
         help="length of a round, about; at least one batch (default: 1)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write the rows, with the seconds of every round, there"
+        "--json",
+        metavar="FILE",
+        help="write the rows, with the seconds of every round, to a JSON file",
     )
     return parser
 

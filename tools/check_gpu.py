@@ -411,7 +411,9 @@ PROBES: Dict[str, Callable[..., Dict[str, Any]]] = {
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("check_gpu.py", __doc__)
-    parser.add_argument("--json", metavar="FILE", help="write the table and its figures there")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the table and its figures to a JSON file"
+    )
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help=argparse.SUPPRESS)
     parser.add_argument("--probe", nargs="+", help=argparse.SUPPRESS)
     return parser

@@ -1,61 +1,16 @@
 #!/usr/bin/env python3
 """Convert a weight file of MegEngine, PyTorch, MMPreTrain or MindCV; none of them is needed.
 
-a published row   python tools/convert_weights.py r50.pth --arch resnet50_8xb32_in1k --out r50.safetensors
-any network       python tools/convert_weights.py r18.pth --arch resnet18 --preprocess torchvision --out r18.safetensors
-for megengine     python tools/convert_weights.py r18.pth --arch resnet18 --out r18.pkl --verify
-an average        python tools/convert_weights.py checkpoint.safetensors --average --half --out r20.safetensors
+The code and its flags are in official/vision/classification/commands/convert_weights.py;
+"python tools/convert_weights.py --help" tells of them.
+"""
 
-A .safetensors knows its network, classes and preprocessing, so that test.py and inference.py need
-no more flags; a .pkl is a state dict for megengine.load and load_state_dict.
-"""  # noqa: E501
-
-import argparse
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from official import startup  # noqa: E402
 
 if __name__ == "__main__":
-    startup.prepare()
-
-from official.vision.classification.engine import flags  # noqa: E402
-from official.vision.classification.engine.device import use_device  # noqa: E402
-from official.vision.classification.export.convert import ConvertConfig, convert  # noqa: E402
-
-
-def parser() -> flags.Parser:
-    """The command line."""
-    parser = flags.Parser("convert_weights.py", __doc__)
-    parser.add_argument("source", metavar="SRC", help="the weight file, of any known format")
-    flags.add_arch(parser)
-    flags.add_preprocess(parser)
-    flags.add_entry(parser)
-    parser.add_argument(
-        "-o", "--out", required=True, metavar="FILE", help="what to write: .safetensors or .pkl"
-    )
-    parser.add_argument("--half", action="store_true", help="store float16: half the size")
-    parser.add_argument(
-        "--verify", action="store_true", help="read both files again and compare every tensor"
-    )
-    parser.add_argument("--names", action="store_true", help="list every tensor and its old name")
-    return parser
-
-
-def start(args: argparse.Namespace) -> int:
-    """Convert as the flags say."""
-    use_device("cpu")
-    network = flags.network(args, args.source)
-    return convert(ConvertConfig(network, args.out, args.verify, args.names, half=args.half))
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the script; return its exit code."""
-    return flags.run(parser(), start, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(startup.run("commands.convert_weights"))

@@ -2,8 +2,10 @@
 """Draw the pictures of README.md and docs/networks.md anew from what is in official/.
 
     python tools/draw_pictures.py
+    python tools/draw_pictures.py --run
 
-A test fails when they differ.
+A test fails when they differ. --run trains the network whose curves and report are shown, which
+takes minutes and needs Chromium, and draws these two only.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from official.vision.classification.engine.device import use_device  # noqa: E40
 from tools.pictures import style  # noqa: E402
 from tools.pictures.accuracy import draw_accuracy  # noqa: E402
 from tools.pictures.architectures import draw_architectures  # noqa: E402
+from tools.pictures.run import draw_run  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
 ASSETS = ROOT / "official" / "assets"
@@ -49,11 +52,16 @@ def draw_photograph(path: Path) -> None:
 
 def main(argv: Sequence[str] = ()) -> int:
     """Write all of them; return the exit code."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(argv)
+    )
+    parser.add_argument("--run", action="store_true", help="draw curves.png and report.png")
+    args = parser.parse_args(argv)
     use_device("cpu")
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if args.run:
+        draw_run(FOLDER)
+        return 0
     for name in PICTURES:
         draw(name, FOLDER / f"{name}.svg")
     draw_photograph(FOLDER / "cat.jpg")

@@ -13,18 +13,21 @@ from typing import Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
-# The last part of a name, as PyTorch, MegEngine and MindSpore spell it -> the lowest and highest
-# value. Wide enough that to leave a tensor out, or to swap two, changes the logits; small enough
-# that the activations stay finite through the 50 blocks of the deepest network.
+# The last part of a name, as PyTorch, MegEngine, MindSpore, Keras and flax spell it -> the lowest
+# and highest value. Wide enough that to leave a tensor out, or to swap two, changes the logits;
+# small enough that the activations stay finite through the 50 blocks of the deepest network.
 RANGES = {
     "weight": (0.5, 1.0),
     "gamma": (0.5, 1.0),
+    "scale": (0.5, 1.0),
     "bias": (-0.2, 0.2),
     "beta": (-0.2, 0.2),
     "running_mean": (-0.2, 0.2),
     "moving_mean": (-0.2, 0.2),
+    "mean": (-0.2, 0.2),
     "running_var": (0.5, 1.5),
     "moving_variance": (0.5, 1.5),
+    "var": (0.5, 1.5),
 }
 COUNTER = "num_batches_tracked"
 
@@ -49,6 +52,9 @@ def tensor(name: str, shape: Tuple[int, ...], seed: int = 0) -> np.ndarray:
     if part == "weight" and len(shape) > 1:
         gain = 2 if len(shape) > 2 else 1
         bound = math.sqrt(3 * gain / math.prod(shape[-3:] if len(shape) > 2 else shape[-1:]))
+        low, high = -bound, bound
+    elif part == "kernel":  # of Keras and flax: what comes out is the last axis
+        bound = math.sqrt(3 * (2 if len(shape) > 2 else 1) / math.prod(shape[:-1]))
         low, high = -bound, bound
     else:
         low, high = RANGES[part]

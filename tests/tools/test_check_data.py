@@ -59,7 +59,7 @@ def test_a_damaged_data_set(images, capsys, tmp_path):
         f"problem: {images}/train/cat/1.png: not an image of a format that is read (JPEG, PNG, "
         "WebP, BMP, TIFF, PNM, GIF); fetch the file again",
         "warning: 1 of 4 val images are in train too, such as {1}, which is {0}".format(*copies),
-        f"{images}: not usable as it is",
+        f"{images}: not usable as it is; --skip-broken goes on without those images",
     ]
     found = json.loads(out.read_text())
     assert found == {

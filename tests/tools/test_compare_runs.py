@@ -90,6 +90,14 @@ def test_one_data_set_for_all(tiny_images, tiny_recipe, tmp_path, capsys, monkey
     for run, row in zip(found, rows):
         answer = test(tiny_images, run.best, device="cpu")
         assert row[1:4] == [str(answer["top1_correct"]), "15", f"{answer['top1']:.3f}"]
+    page = tmp_path / "both.html"
+    words = ["--data", str(tiny_images), "--device", "cpu", "--html", str(page), "--lang", "en"]
+    assert main([*runs, *words]) == 0
+    text = page.read_text("utf-8")
+    assert "<h3>0</h3>" in text and "<h3>1</h3>" in text  # of two networks of one name, the folders
+    assert str(tmp_path) not in text
+    assert main([*runs, "--html", str(page)]) == 2  # neither a data set nor tests to compare
+    assert "report/predictions.csv: No such file" in capsys.readouterr().err
 
 
 def test_what_is_no_run(runs, tmp_path, capsys):

@@ -6,11 +6,16 @@ import megengine
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save, save_file
 
+from official.vision.classification.errors import UsageError, WeightsError
+from official.vision.classification.export.elsewhere import renamed
 from official.vision.classification.zoo import get_model
+from official.vision.classification.zoo.names import translate
 from official.vision.classification.zoo.rows import BY_NAME
-from official.vision.classification.zoo.trained import NetworkConfig, open_network
+from official.vision.classification.zoo.trained import NetworkConfig, look_up, open_network
 from official.vision.classification.zoo.weights import load_weights
+from tests.oracles import fixtures, seeded
 from tests.vision.classification.readers import handmade
 
 ROW = "resnet18_8xb16_cifar10"
@@ -81,6 +86,52 @@ def test_a_published_row_becomes_a_file_that_tells_everything(mmpretrain, state,
     network = open_network(NetworkConfig(model=str(out)))  # no other flag
     assert (network.arch, network.preprocess) == ("resnet18_cifar", BY_NAME[ROW].preprocess)
     assert network.names[8] == "ship"
+
+
+NOT_COMMERCIAL = "resnet18.fb_swsl_ig1b_ft_in1k"
+
+
+@pytest.fixture(scope="module")
+def not_commercial(script, tmp_path_factory):
+    """What becomes of a file of a row that must not be used commercially, and what is said."""
+    folder = tmp_path_factory.mktemp("licence")
+    state = get_model("resnet18").state_dict()
+    tensors = {name: np.ascontiguousarray(value) for name, value in state.items()}
+    save_file(tensors, str(folder / "plain.safetensors"))
+    flags = (folder / "plain.safetensors", "--arch", NOT_COMMERCIAL, "--half")
+    done = script("tools/convert_weights.py", *flags, "--out", folder / "kept.safetensors")
+    assert done.returncode == 0
+    return folder / "kept.safetensors", done
+
+
+def test_a_licence_goes_along(not_commercial, script, caplog, tmp_path):
+    path, done = not_commercial
+    notice = "the licence of these weights, CC-BY-NC-4.0, forbids commercial use"
+    assert done.stderr.count(notice) == 1 and f"{NOT_COMMERCIAL}: {notice}" in done.stderr
+    assert "licence: CC-BY-NC-4.0" in done.stdout.splitlines()
+    with safe_open(str(path), "np") as file:
+        assert json.loads(file.metadata()["resnet"])["licence"] == "CC-BY-NC-4.0"
+    assert look_up(NetworkConfig(model=str(path))).config.licence == "CC-BY-NC-4.0"
+    assert f"{path}: {notice}" in caplog.text
+    for out in ("again.safetensors", "x.pkl"):
+        done = script("tools/convert_weights.py", path, "--out", tmp_path / out)
+        assert done.returncode == 0 and done.stderr.count(notice) == 1
+        assert ("not that licence" in done.stderr) == (out == "x.pkl")
+    assert load_weights(tmp_path / "again.safetensors").licence == "CC-BY-NC-4.0"
+    done = script("tools/export.py", "--model", path, "--out", tmp_path / "x.mge")
+    assert done.returncode == 0 and done.stderr.count(notice) == 1
+    assert "licence of the weights: CC-BY-NC-4.0" in done.stdout.splitlines()
+    about = json.loads((tmp_path / "x.mge.json").read_text("utf-8"))
+    assert about["licence"] == "CC-BY-NC-4.0"
+
+
+@pytest.mark.parametrize("licence", [7, ["MIT"], "x" * 81, "MIT\n\x1b[31m"])
+def test_a_licence_that_is_none(licence, tmp_path):
+    path = tmp_path / "w.safetensors"
+    description = json.dumps({"arch": "resnet18", "licence": licence})
+    save_file({"fc.bias": np.zeros(3, np.float32)}, str(path), metadata={"resnet": description})
+    with pytest.raises(WeightsError, match="licence is no name of one"):
+        load_weights(path)
 
 
 def test_a_pkl_is_for_plain_megengine(mmpretrain, state, script, tmp_path):
@@ -222,3 +273,79 @@ def test_what_float16_cannot_hold(state, script, tmp_path):
     source.write_bytes(torch_file({**state, "bn1.bias": np.full(64, 65520, "f4")}))
     line = refused(script, source, "--arch", ROW, "--half", "--out", tmp_path / "out.safetensors")
     assert "weights.pth: bn1.bias has values too large for float16" in line
+
+
+# For other projects. Names and shapes as their own modules have them: fixtures of theirs.
+
+PROJECTS = {
+    "torchvision": ("torchvision_resnext50_32x4d", "resnext50_32x4d", "torchvision"),
+    "timm": ("timm_resnet50d", "resnetv1d50", "timm"),
+    "timm v2": ("timm_resnetv2_50", "resnetv2_50_timm", "timm"),
+    "timm v2 d": ("timm_resnetv2_18d", "resnetv2_18d", "timm"),
+    "mmpretrain": ("mmpretrain_resnet50_8xb32_in1k", "resnet50", "mmpretrain"),
+    "mmpretrain c": ("mmpretrain_resnetv1c50_8xb32_in1k", "resnetv1c50", "mmpretrain"),
+    "mmpretrain d": ("mmpretrain_resnetv1d50_8xb32_in1k", "resnetv1d50", "mmpretrain"),
+    "mmpretrain cifar": ("mmpretrain_resnet18_8xb16_cifar10", "resnet18_cifar", "mmpretrain"),
+}
+
+
+@pytest.mark.parametrize("case", PROJECTS)
+def test_names_and_shapes_of_other_projects(case):
+    fixture, arch, project = PROJECTS[case]
+    expected = {
+        name: tuple(shape)
+        for name, shape in fixtures.load(fixture).shapes.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    num_classes = fixtures.load(fixture).num_classes
+    ours = get_model(arch, num_classes=num_classes).state_dict()
+    found = renamed(project, arch, ours)
+    assert {name: value.shape for name, value in found.items()} == expected
+    translation = translate(seeded.tensors(expected))  # each is at its own place
+    back = translate(found)
+    assert back.sources == translation.sources
+
+
+@pytest.mark.parametrize(
+    ("project", "arch", "way_out"),
+    [
+        ("torchvision", "resnetv1d50", "--to timm or mmpretrain has"),
+        ("torchvision", "resnetv1a50", "--to mmpretrain has"),
+        ("timm", "resnetv2_50", "none of --to's projects has"),
+        ("timm", "resnet20_cifar", "none of --to's projects has"),
+        ("mmpretrain", "resnetv1s50", "--to timm has"),
+    ],
+)
+def test_a_project_without_such_a_network(project, arch, way_out):
+    with pytest.raises(UsageError, match=way_out):
+        renamed(project, arch, {})
+
+
+def test_a_file_for_another_project_tells_everything_here(mmpretrain, state, script, tmp_path):
+    out = tmp_path / "r18.safetensors"
+    done = script(
+        *("tools/convert_weights.py", mmpretrain, "--arch", ROW, "--to", "mmpretrain"),
+        *("--out", out, "--verify"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "for: an ImageClassifier with the backbone of resnet18_cifar" in done.stdout
+    with safe_open(str(out), "np") as file:
+        names = set(file.keys())
+        assert file.metadata()["format"] == "pt"  # without it transformers refuses a file
+    assert {"backbone.conv1.weight", "head.fc.bias"} <= names
+    weights = load_weights(out)
+    assert same(weights.tensors, state)
+    assert (weights.arch, weights.preprocess) == ("resnet18_cifar", BY_NAME[ROW].preprocess)
+    assert "for .safetensors" in refused(
+        script, mmpretrain, "--arch", ROW, "--to", "timm", "--out", tmp_path / "x.pkl"
+    )
+
+
+def test_what_was_held_out_stays_known(state, script, tmp_path):
+    source, out = tmp_path / "best.safetensors", tmp_path / "half.safetensors"
+    held_out = {"share": 0.1, "seed": 3}
+    description = {"arch": "resnet18_cifar", "held_out": held_out}
+    source.write_bytes(save(state, {"resnet": json.dumps(description)}))
+    done = script("tools/convert_weights.py", source, "--half", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert load_weights(out).held_out == held_out

@@ -1,5 +1,6 @@
 """The pictures in docs/ show the networks and rows as they are, and as the papers have them."""
 
+import json
 import re
 from pathlib import Path
 from typing import Tuple
@@ -15,7 +16,7 @@ from official.vision.classification.zoo import ARCHS, ROWS
 from tests import documents
 from tests.scripts import load_script
 
-from .pictures.svg import PIXEL, SVG, marks, overlap, texts
+from .pictures.svg import KINDS, PIXEL, SVG, marks, overlap, texts
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "pictures"
@@ -244,17 +245,21 @@ def test_marks_are_where_the_cards_say():
     seen = []
     path = PICTURES / "accuracy.svg"
     for panel in ElementTree.parse(path).iter(f"{SVG}g"):
-        if not re.fullmatch(r"axes_[1-4]", panel.attrib.get("id", "")):
+        if not re.fullmatch(r"axes_[1-5]", panel.attrib.get("id", "")):
             continue
         (xs, sizes), (ys, accuracies) = axis(panel, "x"), axis(panel, "y")
         to_size, to_accuracy = np.polyfit(xs, np.log(sizes), 1), np.polyfit(ys, accuracies, 1)
         for group in panel.iter(f"{SVG}g"):
             size, _, name = group.attrib.get("id", "").partition(".")
-            if size not in ("parameters", "multiply-adds"):
+            if f"{size}." not in KINDS:
                 continue
             (use,) = group.iter(f"{SVG}use")
             (row,) = (row for row in ROWS if row.name == name)
-            truth = row.params / 1e6 if size == "parameters" else row.macs / 1e9
+            truth = {
+                "parameters": row.params / 1e6,
+                "multiply-adds": row.macs / 1e9,
+                "images": speed(row),
+            }[size]
             found = np.exp(np.polyval(to_size, float(use.attrib["x"])))
             assert found == pytest.approx(truth, rel=2e-3), (size, name)
             top1 = np.polyval(to_accuracy, float(use.attrib["y"]))
@@ -262,11 +267,40 @@ def test_marks_are_where_the_cards_say():
             seen.append((size, name))
     wanted = [
         (size, row.name)
-        for size in ("parameters", "multiply-adds")
+        for size in ("parameters", "multiply-adds", "images")
         for row in ROWS
-        if row.top1 is not None and row.dataset in ("ImageNet-1k", "CIFAR-10")
+        if row.top1 is not None
+        and row.dataset in ("ImageNet-1k", *(["CIFAR-10"] if size != "images" else []))
     ]
     assert sorted(seen) == sorted(wanted)
+
+
+SPEEDS = json.loads((PICTURES / "speeds.json").read_text("utf-8"))
+
+
+def speed(row):
+    """Images per second of its network at its size, as they were measured."""
+    found = [
+        each["images_per_second"]
+        for each in SPEEDS["networks"]
+        if (each["network"], each["px"]) == (row.arch, row.preprocess.crop)
+    ]
+    return found[0] if row.dataset == "ImageNet-1k" else None
+
+
+def test_speeds_are_of_every_row_and_say_of_what_machine():
+    pairs = [(each["network"], each["px"]) for each in SPEEDS["networks"]]
+    rows = [row for row in ROWS if row.dataset == "ImageNet-1k" and row.top1 is not None]
+    assert len(set(pairs)) == len(pairs)
+    assert set(pairs) == {(row.arch, row.preprocess.crop) for row in rows}
+    words = " ".join(text.words for text in texts(PICTURES / "accuracy.svg"))
+    assert SPEEDS["machine"]["cpu"] in words and SPEEDS["date"] in words
+    assert f"{SPEEDS['threads']} threads on {SPEEDS['machine']['cores']} cores" in words
+    for each in SPEEDS["networks"]:
+        assert each["passes"] >= 5 and "native" in each["kernels"]
+    by_pair = {pair: each["images_per_second"] for pair, each in zip(pairs, SPEEDS["networks"])}
+    rates = [row.macs / 1e9 * by_pair[row.arch, row.preprocess.crop] for row in rows]
+    assert max(rates) < 8 * min(rates)  # multiply-adds per second: no slip of a unit or a network
 
 
 COLORS = {
@@ -282,7 +316,11 @@ def frontier(size):
     """The ImageNet rows of a free licence that are better than all which are no larger."""
     rows = [row for row in ROWS if row.dataset == "ImageNet-1k" and row.top1]
     rows = [row for row in rows if "NC" not in row.licence]
-    cost = {"parameters": lambda row: row.params, "multiply-adds": lambda row: row.macs}[size]
+    cost = {
+        "parameters": lambda row: row.params,
+        "multiply-adds": lambda row: row.macs,
+        "images": lambda row: 1 / speed(row),
+    }[size]
     return {
         row.name
         for row in rows
@@ -312,7 +350,8 @@ def test_each_mark_that_is_named_has_its_name_near():
         ]
         assert min(distances) < 70, mark
     words = [text.words for text in found]
-    assert named == 2 * 5 + len(frontier("parameters")) + len(frontier("multiply-adds")) > 30
+    sizes = ("parameters", "multiply-adds", "images")
+    assert named == 2 * 5 + sum(len(frontier(size)) for size in sizes) > 45
     assert len([each for each in words if re.match("(wide_)?resne[xt]", each)]) == named
     assert any("CIFAR-100: resnet50_cifar 79.90" in each for each in words)
     assert words[-1] == "100" or any("resnetv2_101, resnext101_32x48d" in each for each in words)
@@ -322,7 +361,7 @@ def test_marks_of_a_licence_that_forbids_something_are_hollow():
     hollow = set()
     for group in ElementTree.parse(PICTURES / "accuracy.svg").iter(f"{SVG}g"):
         size, _, name = group.attrib.get("id", "").partition(".")
-        if size in ("parameters", "multiply-adds"):
+        if f"{size}." in KINDS:
             (use,) = group.iter(f"{SVG}use")
             if re.search(r"fill: #ffffff", use.attrib["style"]):
                 hollow.add(name)

@@ -130,6 +130,18 @@ def test_a_data_set_for_testing_alone(tool, tmp_path):
     assert not list((tmp_path / "out").glob("train*"))
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_archive_of_one_split(tool, split, tmp_path):
+    """As a folder of one."""
+    tree(tmp_path / "src")
+    with tarfile.open(tmp_path / "one.tar", "w") as archive:
+        archive.add(tmp_path / "src" / split, split)
+    assert run(tool, tmp_path / "one.tar", tmp_path / "out") == 0
+    folder = load_split(tmp_path / "out", split)
+    assert folder.labels.tolist() == LABELS[split] and folder.classes == CLASSES
+    assert list((tmp_path / "out").glob("*.tar")) == [tmp_path / "out" / f"{split}-000000.tar"]
+
+
 def test_it_goes_on_where_it_was_interrupted(tool, tmp_path, monkeypatch):
     source, out = tree(tmp_path / "src"), tmp_path / "out"
     assert run(tool, source, tmp_path / "whole", "--images-per-shard", 3) == 0

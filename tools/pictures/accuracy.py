@@ -1,19 +1,26 @@
-"""Accuracy of the published weights against the size of their networks."""
+"""Accuracy of the published weights against the size and the speed of their networks.
 
+How fast they are is in docs/pictures/speeds.json, which benchmarks/network_speeds.py measures.
+"""
+
+import json
 import re
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from official.vision.classification.zoo import ROWS, Row
 
 from . import style
 from .labels import Box, place_labels, text_width
 
-HEIGHT = 1080  # pixels
+SPEEDS = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "speeds.json"
+HEIGHT = 1495  # pixels
 LETTERS = 10 * style.POINTS
 # Colour, shape and pixels. Shapes tell publishers apart for those who do not see colours.
 MARKS: Dict[str, Tuple[str, str, int]] = {
@@ -33,6 +40,7 @@ class Panel(NamedTuple):
         size, of: the size's name, and a row's size in its unit.
         place: left, top, width and height in pixels.
         limits: the ends of the size's axis.
+        per: ticks show this many over the size, for a speed; None where they show the size.
     """
 
     dataset: str
@@ -41,6 +49,7 @@ class Panel(NamedTuple):
     of: Callable[[Row], float]
     place: Tuple[int, int, int, int]
     limits: Tuple[float, float]
+    per: Optional[float] = None
 
 
 def parameters(row: Row) -> float:
@@ -53,28 +62,49 @@ def multiply_adds(row: Row) -> float:
     return row.macs / 1e9
 
 
+def milliseconds(row: Row) -> float:
+    """That an image takes at the size of the row's test.
+
+    Raises:
+        ValueError: where it was not measured.
+    """
+    pair = (row.arch, row.preprocess.crop)
+    for each in speeds()["networks"]:
+        if (each["network"], each["px"]) == pair:
+            return 1000 / each["images_per_second"]
+    raise ValueError(f"{pair}: not in {SPEEDS}; run benchmarks/network_speeds.py --out {SPEEDS}")
+
+
+@lru_cache(maxsize=None)
+def speeds() -> Dict[str, Any]:
+    """What was measured, and on what."""
+    return json.loads(SPEEDS.read_text(encoding="utf-8"))
+
+
 PARAMS, MACS = "parameters (millions)", "multiply-adds (billions)"
+SPEED = "images per second on a CPU, one at a time, measured"
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 # Both axes of a data set have the same accuracies.
 IMAGENET, CIFAR10 = ("ImageNet-1k", (66.5, 86)), ("CIFAR-10", (94.6, 96))
 PANELS = (
     Panel(*IMAGENET, PARAMS, parameters, (44, 32, 848, 340), (5, 600)),
     Panel(*IMAGENET, MACS, multiply_adds, (44, 432, 848, 340), (0.9, 110)),
-    Panel(*CIFAR10, PARAMS, parameters, (44, 852, 402, 130), (10, 90)),
-    Panel(*CIFAR10, MACS, multiply_adds, (490, 852, 402, 130), (0.5, 6)),
+    Panel(*IMAGENET, SPEED, milliseconds, (44, 832, 848, 340), (8, 2200), per=1000),
+    Panel(*CIFAR10, PARAMS, parameters, (44, 1252, 402, 130), (10, 90)),
+    Panel(*CIFAR10, MACS, multiply_adds, (490, 1252, 402, 130), (0.5, 6)),
 )
 
 
 def draw_accuracy() -> Figure:
-    """Top-1 accuracy of every row that has one, against parameters and multiply-adds."""
+    """Top-1 accuracy of every row that has one, against parameters, multiply-adds and speed."""
     figure = style.new_figure(HEIGHT)
     for panel in PANELS:
         _draw_panel(figure, panel)
     sheet = style.canvas(figure)
     style.text(sheet, 4, 14, "ImageNet-1k: top-1 accuracy (%)", size=12, bold=True, align="left")
-    style.text(sheet, 4, 834, "CIFAR-10: top-1 accuracy (%)", size=12, bold=True, align="left")
+    style.text(sheet, 4, 1234, "CIFAR-10: top-1 accuracy (%)", size=12, bold=True, align="left")
     for index, words in enumerate(footnotes()):
-        style.text(sheet, 4, 1034 + 15 * index, words, size=10, color=style.GREY, align="left")
+        style.text(sheet, 4, 1434 + 15 * index, words, size=10, color=style.GREY, align="left")
     _draw_legend(sheet)
     return figure
 
@@ -120,9 +150,20 @@ def footnotes() -> List[str]:
     return [
         "Hollow: the licence forbids commercial use. Named, on ImageNet: what no smaller of the "
         "others equals. docs/weights.md has all.",
+        _measured(),
         f"Single rows: {'; '.join(single)}.",
         f"Accuracy not published: {', '.join(unknown)}.",
     ]
+
+
+def _measured() -> str:
+    about = speeds()
+    machine = about["machine"]
+    return (
+        f"Speed: at the size of the test, {about['precision']}, {about['threads']} threads on "
+        f"{machine['cores']} cores of {machine['cpu']}, {about['date']}, "
+        "benchmarks/network_speeds.py."
+    )
 
 
 def _draw_panel(figure: Figure, panel: Panel) -> None:
@@ -132,8 +173,11 @@ def _draw_panel(figure: Figure, panel: Panel) -> None:
     )
     axes.set(xscale="log", xlim=panel.limits, ylim=panel.top1, axisbelow=True)
     axes.set_xlabel(panel.size, size=11 * style.POINTS)
-    axes.xaxis.set_major_locator(FixedLocator(TICKS))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    places = TICKS if panel.per is None else [panel.per / tick for tick in TICKS]
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x if panel.per is None else panel.per / x:g}")
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(labelsize=LETTERS, length=3)
     axes.grid(color=style.RULE, linewidth=0.6)

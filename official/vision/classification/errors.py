@@ -1,5 +1,8 @@
 """The errors a user can mend. Their text is shown alone, without a traceback."""
 
+import contextlib
+from typing import Iterator
+
 
 class UserError(Exception):
     """What went wrong, where, and the way out, in one or two lines."""
@@ -31,3 +34,24 @@ class DownloadError(WeightsError):
 
 class TrainingError(UserError):
     """A run that cannot go on, such as one whose loss is no longer finite."""
+
+
+@contextlib.contextmanager
+def explained_threads() -> Iterator[None]:
+    """Say what is wrong where MegEngine is called from a thread that it was not imported in.
+
+    Its dispatcher (1.13) keeps what it needs in thread-local storage of that thread alone, and
+    fails in others by an assertion.
+
+    Raises:
+        UsageError: inside of ``with``, in such a thread.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "context.transformations" not in str(error):
+            raise
+        raise UsageError(
+            "MegEngine computes only in the thread that has imported it, and this is another one: "
+            "hand images to that thread (docs/export.md shows how), or start a process for each"
+        ) from None

@@ -6,7 +6,8 @@ MegEngine weights   python inference.py cat.jpg --arch resnet50 --model weights.
 a folder            python inference.py photos --arch resnet50 --csv answers.csv
 
 Several images, folders and patterns may be named. An image that cannot be read is reported on
-stderr and left out; the exit code is then 1. - stands for an image on standard input.
+stderr and left out; the exit code is then 1, or 0 with --skip-broken. - stands for an image on
+standard input.
 """
 
 import argparse
@@ -29,6 +30,7 @@ def parser() -> flags.Parser:
     flags.add_batch_size(compute, 32, "batch")
     flags.add_precision(compute)
     flags.add_workers(compute)
+    flags.add_skip_broken(compute)
     flags.add_print_freq(compute)
     flags.add_list(parser)
     return parser
@@ -107,6 +109,7 @@ def start(args: argparse.Namespace) -> int:
             features=args.features,
             saliency=args.saliency,
             tta=args.tta,
+            skip_broken=args.skip_broken,
         )
     )
 

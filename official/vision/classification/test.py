@@ -26,6 +26,7 @@ def parser() -> flags.Parser:
     _add_results(parser.add_argument_group("what else is counted"))
     compute = parser.add_argument_group("computing")
     flags.add_precision(compute)
+    flags.add_skip_broken(compute)
     flags.add_print_freq(compute)
     flags.add_devices(parser)
     flags.add_list(parser)
@@ -47,6 +48,7 @@ def _add_everyday(parser: argparse.ArgumentParser) -> None:
         help="write report.html (accuracy by class, confusions, calibration, worst images) and "
         "predictions.csv (every image) into this folder",
     )
+    flags.add_language(parser)
     parser.add_argument(
         "--json", metavar="FILE", help="also write the counts and percentages to a JSON file"
     )
@@ -103,6 +105,8 @@ def start(args: argparse.Namespace) -> int:
             benchmark=args.benchmark,
             real_labels=args.real_labels,
             split=args.split,
+            language=args.lang,
+            skip_broken=args.skip_broken,
         )
     )
 

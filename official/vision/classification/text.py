@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from typing import Collection, List
+from typing import Collection, List, Sequence
 
 
 def printable(text: str) -> str:
@@ -30,6 +30,25 @@ def in_cells(text: str, width: int, right: bool = False) -> str:
     """``text`` with spaces after it, or before it, up to ``width`` cells of a terminal."""
     spaces = " " * (width - cells(text))
     return spaces + text if right else text + spaces
+
+
+def aligned(rows: Sequence[Sequence[object]], left: Collection[int] = (0,)) -> List[str]:
+    """Rows of a table for a terminal: columns below each other, by the cells that letters take.
+
+    Control characters are escaped.
+
+    Args:
+        left: the columns of words, by number; those of numbers end below each other.
+    """
+    texts = [[printable(str(value)) for value in row] for row in rows]
+    widths = [max(map(cells, column)) for column in zip(*texts)]
+    return [
+        "  ".join(
+            in_cells(text, width, right=place not in left)
+            for place, (text, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in texts
+    ]
 
 
 def nearest(name: str, known: Collection[str], most: int = 1) -> List[str]:

@@ -18,9 +18,12 @@ from typing import Optional, Sequence
 
 from .data.folder import load_split
 from .engine import flags
+from .engine.console import read_metrics
 from .engine.recipe import Recipe, load_recipe, override, parse_recipe, parse_set, stated_preprocess
+from .engine.trackers import TRACKERS
 from .errors import DataError, UsageError, WeightsError
 from .preprocess import Preprocess, parse_preprocess
+from .testing.tester import TestConfig, test
 from .training.checkpoint import Progress, read_checkpoint
 from .training.dry_run import dry_run
 from .training.run_folder import RunFolder
@@ -61,7 +64,8 @@ def _add_everyday(parser: argparse._ActionsContainer) -> None:
         const=True,
         default=False,
         metavar="ROW|FILE",
-        help="start from the published weights of the network or row, another row's, or a file's; "
+        help="start from the published weights of the network or row, another row's, or a file's, "
+        "also by https://… or hf://owner/name; "
         "the classifier starts anew unless the classes have the same names",
     )
     parser.add_argument(
@@ -97,6 +101,13 @@ def _add_everyday(parser: argparse._ActionsContainer) -> None:
         metavar="auto|FILE",
         help="go on from a checkpoint; auto: the latest one under --save that is whole, if any",
     )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="at the end, test the best network and write a page on it and on the run into "
+        "DIR/<arch>/report",
+    )
+    flags.add_language(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -161,8 +172,14 @@ def _add_record(group: argparse._ActionsContainer) -> None:
         help="checkpoints that stay, beside the best weights (default: %(default)s)",
     )
     group.add_argument(
-        "--tensorboard", action="store_true", help="write the metrics for TensorBoard as well"
+        "--log",
+        action="append",
+        choices=TRACKERS,
+        default=[],
+        help="send the metrics there as well, by the tracker's own package; may be repeated",
     )
+    group.add_argument("--tensorboard", action="store_true", help="the same as --log tensorboard")
+    flags.add_skip_broken(group)
     flags.add_print_freq(group)
 
 
@@ -309,16 +326,46 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         print_freq=args.print_freq,
         save_every=args.save_every,
         keep=args.keep,
-        tensorboard=args.tensorboard,
+        trackers=tuple(dict.fromkeys(args.log + ["tensorboard"] * args.tensorboard)),
         linear_probe=args.linear_probe,
         val_share=args.val_share,
+        skip_broken=args.skip_broken,
     )
 
 
 def start(args: argparse.Namespace) -> int:
     """Train as the flags say."""
     config = config_of(args)
-    return dry_run(config) if args.dry_run else train(config)
+    if args.dry_run:
+        return dry_run(config)
+    code = train(config)
+    return report_on(config, args.lang) if args.report and code == 0 else code
+
+
+def report_on(config: TrainConfig, language: Optional[str]) -> int:
+    """Test the best network of a run that has ended, and write its page.
+
+    The images are those that the best epoch was not chosen by, if there are any. Of several nodes
+    the first does it.
+    """
+    if config.topology.node != 0:
+        return 0
+    folder = RunFolder(config.save, config.arch, None)
+    tested = any(row["event"] == "test" for row in read_metrics(folder.path))
+    return test(
+        TestConfig(
+            data=config.data,
+            network=NetworkConfig(model=str(folder.best)),
+            topology=replace(config.topology, nodes=1),
+            device=config.device,
+            workers=config.workers,
+            print_freq=config.print_freq,
+            report=str(folder.path / "report"),
+            split="test" if tested else None,
+            skip_broken=config.skip_broken,
+            language=language,
+        )
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -13,6 +13,7 @@ FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
 PIXEL = 0.75  # points
+KINDS = ("parameters.", "multiply-adds.", "images.")  # of marks, by what they are drawn over
 
 
 class Text(NamedTuple):
@@ -54,7 +55,7 @@ def marks(path: Path) -> dict:
     """Card and size -> where its mark is, in points."""
     found = {}
     for group in ElementTree.parse(path).iter(f"{SVG}g"):
-        if group.attrib.get("id", "").startswith(("parameters.", "multiply-adds.")):
+        if group.attrib.get("id", "").startswith(KINDS):
             (use,) = group.iter(f"{SVG}use")
             found[group.attrib["id"]] = float(use.attrib["x"]), float(use.attrib["y"])
     return found

@@ -1,6 +1,7 @@
 import pytest
 
 from official.vision.classification.text import (
+    aligned,
     cells,
     in_cells,
     nearest,
@@ -97,3 +98,13 @@ def test_cells_of_a_terminal(text, wide):
     padded, before = in_cells(text, 6), in_cells(text, 6, right=True)
     assert cells(padded) == cells(before) == 6 and padded.strip() == before.strip() == text
     assert in_cells(text, 0) == text
+
+
+def test_columns_below_each_other_by_cells():
+    """As a terminal shows them: a Chinese letter is two wide, a combining mark none."""
+    rows = [("name", "n", "what"), ("猫狗", 5, "x"), ("e\u0301t\x1b", 1234, "鸟")]
+    lines = aligned(rows, left=(0, 2))
+    assert lines == ["name       n  what", "猫狗       5  x", "e\u0301t\\x1b  1234  鸟"]
+    starts = [cells(line[: line.rindex(str(row[2]))]) for line, row in zip(lines, rows)]
+    assert len(set(starts)) == 1
+    assert aligned([("a", "b"), ("c", "dd")]) == ["a   b", "c  dd"]

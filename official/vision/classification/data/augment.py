@@ -14,11 +14,13 @@ from pydantic import Field, field_validator, model_validator
 from ..errors import DataError
 from ..preprocess import Preprocess
 from ..section import Count, Interpolation, Library, Section, Share
+from .augmentation.erasing import random_erasing
+from .augmentation.rand_augment import RandAugment
+from .augmentation.rectangle import draw_rectangle
+from .augmentation.trivial_augment import TrivialAugment
 from .decoding.headers import Header
-from .erasing import random_erasing
 from .jpeg import DIVISORS, Box, PartDecoder
-from .rand_augment import RandAugment
-from .rectangle import draw_rectangle
+from .sampler import Key, generator_of
 from .transforms import resize, scaled
 
 
@@ -31,6 +33,7 @@ class Augment(Section):
 
     _kind = "crop"
     _of_kind = {
+        "size": ("resized",),
         "area": ("resized",),
         "aspect": ("resized",),
         "interpolation": ("resized",),
@@ -44,7 +47,13 @@ class Augment(Section):
         description="`resized`: a random part, scaled (Szegedy et al., arXiv:1409.4842); "
         "`random`: a random square of the image that was resized as `preprocess` says; `padded`: "
         "of the same in a black border (He et al., arXiv:1512.03385, section 4.2). The square's "
-        "edge is that of `preprocess`",
+        "edge is that of `preprocess`, or `size`",
+    )
+    size: Optional[Count] = Field(
+        None,
+        description="edge in pixels of a training image, where it is not the one of a test: a "
+        "network sees things larger in random parts than in a test, and more so the smaller they "
+        "are (Touvron et al., arXiv:1906.06423)",
     )
     area: Share = Field(
         (0.08, 1.0),
@@ -75,12 +84,27 @@ class Augment(Section):
         None,
         description="RandAugment (Cubuk et al., arXiv:1909.13719) as timm has it; `{}` turns it on",
     )
+    trivial_augment: Optional[TrivialAugment] = Field(
+        None,
+        description="TrivialAugment (Müller and Hutter, arXiv:2103.10158), the wide space, as "
+        "torchvision has it; `{}` turns it on",
+    )
     erasing: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="probability that a random rectangle becomes noise (Zhong et al., "
+        description="probability that a random rectangle is erased (Zhong et al., "
         "arXiv:1708.04896)",
+    )
+    erasing_area: Share = Field(
+        (0.02, 0.4),
+        description="share of the image that the rectangle has; torchvision's is up to 0.33",
+        json_schema_extra={"values": "two rising numbers above 0, up to 1"},
+    )
+    erasing_fill: Literal["noise", "mean"] = Field(
+        "noise",
+        description="what is there then: `noise`, or the colour `preprocess.mean`, which is 0 to "
+        "the network (torchvision)",
     )
     mixup: float = Field(
         0.0,
@@ -98,7 +122,7 @@ class Augment(Section):
         1, description="crops of an image in one batch (Berman et al., arXiv:1902.05509)"
     )
 
-    @field_validator("area")
+    @field_validator("area", "erasing_area")
     @classmethod
     def _shares(cls, area: Share) -> Share:
         if not 0 < area[0] <= area[1] <= 1:
@@ -143,12 +167,21 @@ class TrainTransform:
             image = color_jitter(image, augment.jitter, rng)
         if augment.rand_augment:
             image = augment.rand_augment(image, rng)
+        if augment.trivial_augment:
+            image = augment.trivial_augment(image, rng)
         if augment.erasing:
-            image = random_erasing(image, augment.erasing, rng)
+            image = self._erase(image, rng)
         return image
 
+    def _erase(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        augment, fill = self.augment, None
+        if augment.erasing_fill == "mean":
+            mean = self.preprocess.mean
+            fill = mean if self.preprocess.order == "BGR" else mean[::-1]
+        return random_erasing(image, augment.erasing, rng, augment.erasing_area, fill=fill)
+
     def of_file(
-        self, data: bytes, header: Header, rng: np.random.Generator, decoder: PartDecoder
+        self, data: bytes, header: Optional[Header], key: Key, decoder: PartDecoder
     ) -> Optional[np.ndarray]:
         """The same from a JPEG file, of which no more is decoded than a resized crop needs.
 
@@ -156,22 +189,42 @@ class TrainTransform:
         mean of several, and the crop's corner is rounded to one of them.
 
         Args:
-            header: what ``check_image`` found in ``data``.
+            header: what ``check_image`` found in ``data``; None before it was asked.
+            key: of the generator of what is drawn.
 
         Returns:
-            None where only the whole image will do, which needs ``rng`` anew.
+            None without a header where one is needed, and where only the whole image will do.
         """
-        how = self.augment
-        box, divisor = random_box(header.upright, rng, how.area, how.aspect), 1
+        how, rng, mirrored = self.augment, None, False
+        if decoder.draws and not self._changes_pixels:
+            shape = header.upright if header else None
+            drawn = decoder.draw(data, shape, key, how.area, how.aspect, how.flip)
+            if drawn is None:
+                return None
+            box, mirrored = drawn
+        elif header is None:
+            return None
+        else:
+            rng = generator_of(key)
+            box = random_box(header.upright, rng, how.area, how.aspect)
+        divisor = 1
         if how.decode == "scaled":
             fits = [each for each in DIVISORS if min(box[2:]) >= each * self.size]
             divisor = max(fits, default=1)
             box = _divided(box, divisor)
-        part = decoder.part(data, box, header.orientation, divisor)
+        part = decoder.part(data, box, header.orientation if header else 1, divisor)
         if part is None:
             return None
         part = scaled(part, (self.size, self.size), how.interpolation, how.library)
-        return self._after_crop(part, rng)
+        if rng is not None:
+            return self._after_crop(part, rng)
+        return cv2.flip(part, 1) if mirrored else part
+
+    @property
+    def _changes_pixels(self) -> bool:
+        """Whether more is drawn than a part and its mirror image."""
+        how = self.augment
+        return bool(how.jitter or how.rand_augment or how.trivial_augment or how.erasing)
 
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         how = self.augment

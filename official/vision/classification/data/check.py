@@ -33,6 +33,7 @@ class Report:
         problems: what else would stop a training run or a test.
         warnings: what may be intended.
         copies: paths of equal images in two splits.
+        skip_broken: whether images that cannot be read may be left out.
     """
 
     counts: Dict[str, Dict[str, int]] = field(default_factory=dict)
@@ -42,20 +43,30 @@ class Report:
     problems: List[str] = field(default_factory=list)
     warnings: List[str] = field(default_factory=list)
     copies: List[Tuple[str, str]] = field(default_factory=list)
+    skip_broken: bool = False
 
     @property
     def is_sound(self) -> bool:
-        return not self.problems and not any(self.unreadable.values())
+        if self.problems:
+            return False
+        return self.skip_broken or not any(self.unreadable.values())
 
 
-def check_data(data: str, splits: Sequence[str], workers: int, progress: Progress) -> Report:
+def check_data(
+    data: str,
+    splits: Sequence[str],
+    workers: int,
+    progress: Progress,
+    skip_broken: bool = False,
+) -> Report:
     """Look at every image of ``splits``, which are "train" and "val" or one of them.
 
     Args:
         workers: threads that read images.
         progress: called with a split, how many images of it have been read, and of how many.
+        skip_broken: whether images that cannot be read may be left out.
     """
-    report = Report()
+    report = Report(skip_broken=skip_broken)
     folders: Dict[str, ImageDataset] = {}
     if is_whole(data):
         report.warnings.append(f"{data}: has no splits; training holds images out, see --val-share")
@@ -121,6 +132,8 @@ def _read_all(
             unreadable += [reason for _, reason, _ in found if reason]
             noted += [remark for _, _, texts in found for remark in texts]
             progress(split, chunk.stop, total)
+    if len(unreadable) == total:
+        report.problems.append(f"{folder.root}: none of the {total} {split} images can be read")
     report.damaged[split] = sum(f": {DAMAGED}" in remark for remark in noted)
     return digests
 

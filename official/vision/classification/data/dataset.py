@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -23,10 +23,13 @@ class ImageDataset:
     paths: Tuple[str, ...]
     labels: np.ndarray  # (N,) int32
 
-    has_files: ClassVar[bool] = True  # or ``content`` is something else than an image file's bytes
-
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether ``content`` is an image file's bytes, and not something else."""
+        return True
 
     def read(self, index: int) -> np.ndarray:
         """The image as ``(H, W, 3)`` uint8, BGR; the caller may write on it.

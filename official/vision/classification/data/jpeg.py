@@ -12,7 +12,7 @@ import logging
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -20,10 +20,13 @@ import numpy as np
 from official.private_folder import why_not_private
 
 from ..ops.build import KernelsUnavailable, compiled
+from .decoding.pixels import MAX_PIXELS
 from .image import decode_image
+from .sampler import Key
 
 _SOURCES = Path(__file__).parent / "native"
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-ldl")
+# Sums and products are rounded one by one, as Python's are.
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-shared", "-ldl")
 DIVISORS = (8, 4, 2, 1)  # by which a JPEG file can be decoded to a smaller image
 
 Box = Tuple[int, int, int, int]  # left, top, width, height in pixels
@@ -47,12 +50,18 @@ class PartDecoder:
             raise KernelsUnavailable(f"{problem}; delete {path}")
         try:
             library = ctypes.CDLL(str(path))
-            self._part, use = library.jpeg_part, library.jpeg_open
+            self._part, self._draw = library.jpeg_part, library.random_crop
+            use = library.jpeg_open
         except (OSError, AttributeError) as error:
             raise KernelsUnavailable(f"{path}: {error}") from None
-        self._part.restype = use.restype = ctypes.c_bool
+        self._part.restype = self._draw.restype = use.restype = ctypes.c_bool
         numbers = [ctypes.c_int] * 6
         self._part.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *numbers, ctypes.c_void_p]
+        image: List[Any] = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int]
+        key: List[Any] = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_size_t]
+        limits: List[Any] = [*[ctypes.c_double] * 4, ctypes.c_bool, ctypes.c_void_p]
+        self._draw.argtypes = [*image, *key, *limits]
+        self.draws = self._draws_alike()
         differ = ""
         for name in _libraries():
             if use(name.encode()):
@@ -81,6 +90,52 @@ class PartDecoder:
         out = np.empty((box[3], box[2], 3), np.uint8)
         found = self._part(data, len(data), orientation, divisor, *box, out.ctypes.data)
         return out if found else None
+
+    def draw(
+        self,
+        data: bytes,
+        shape: Optional[Tuple[int, int]],
+        key: Key,
+        area: Tuple[float, float],
+        aspect: Tuple[float, float],
+        flips: bool = True,
+    ) -> Optional[Tuple[Box, bool]]:
+        """What ``random_box`` and then ``random_flip`` of ``augment.py`` draw, to the last bit.
+
+        Args:
+            shape: width and height of the upright image; None to read them from ``data``.
+            key: of the generator.
+
+        Returns:
+            the box and whether it is mirrored; None without a shape, where ``data`` is not a plain
+            JPEG file that says nothing of which way is up: ``check_image`` is for these.
+        """
+        words = (ctypes.c_uint32 * (2 * len(key)))()
+        count = 0
+        for number in key:  # as numpy cuts them up
+            words[count] = number & 0xFFFFFFFF
+            count += 1
+            if number >> 32:
+                words[count] = number >> 32
+                count += 1
+        out = (ctypes.c_int * 5)()
+        width, height = shape or (0, 0)
+        numbers = (width, height, MAX_PIXELS, words, count, *area, *aspect, flips, out)
+        if not self._draw(data, len(data), *numbers):
+            return None
+        left, top, width, height, mirrored = out
+        return (left, top, width, height), bool(mirrored)
+
+    def _draws_alike(self) -> bool:
+        """Whether numpy draws these numbers, which other versions of it might not."""
+        for key in ((0, 1, 2, 3), (1 << 40, 1, 89, 1281166, 2)):
+            rng = np.random.Generator(np.random.PCG64(key))
+            rng.random(2)
+            left, top = rng.integers(0, 900 - 636 + 1), rng.integers(0, 900 - 636 + 1)
+            expected = (int(left), int(top), 636, 636), bool(rng.random() < 0.5)
+            if self.draw(b"", (900, 900), key, (0.5, 0.5), (1.0, 1.0)) != expected:
+                return False
+        return True
 
     def _agrees(self) -> bool:
         """Whether pixels are those of the whole image; the tests try it on many more files."""

@@ -2,10 +2,9 @@
 
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby, tee
 from operator import itemgetter
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -16,11 +15,10 @@ from .decoding.kinds import JPEG
 from .image import check_image, decode_image
 from .jpeg import PartDecoder, part_decoder
 from .parallel import map_groups
-from .sampler import BatchIndices, sample_generator
+from .sampler import BatchIndices, Key, generator_of, sample_key
 from .transforms import to_network_layout
 
 Transform = Any  # called with an image and its generator, it returns an image
-Generator = Callable[[], np.random.Generator]
 
 
 @dataclass(frozen=True)
@@ -93,26 +91,27 @@ class Loader:
         images: List[np.ndarray] = []
         for index, repeats in groupby(zip(indices.tolist(), copies.tolist()), itemgetter(0)):
             # Repetitions of an image come in a row: what is decoded serves for all of them.
-            generators = [
-                partial(sample_generator, self.seed, epoch, index, copy) for _, copy in repeats
-            ]
-            images += self._prepare(index, generators)
+            keys = [sample_key(self.seed, epoch, index, copy) for _, copy in repeats]
+            images += self._prepare(index, keys)
         return [to_network_layout(image, self.order) for image in images]
 
-    def _prepare(self, index: int, generators: Sequence[Generator]) -> List[np.ndarray]:
+    def _prepare(self, index: int, keys: Sequence[Key]) -> List[np.ndarray]:
         """An image as the network will see it, once for each generator."""
-        if len(generators) > 1 or self._decoder is None:
+        if len(keys) > 1 or self._decoder is None:
             image = self.folder.read(index)
         else:
             data, name = self.folder.content(index), self.folder.paths[index]
+            part = self.transform.of_file(data, None, keys[0], self._decoder)
+            if part is not None:
+                return [part]
             kind, header = check_image(data, name)
             if kind == JPEG:
-                part = self.transform.of_file(data, header, generators[0](), self._decoder)
+                part = self.transform.of_file(data, header, keys[0], self._decoder)
                 if part is not None:
                     return [part]
             image = decode_image(data, name)
         try:
-            return [self.transform(image, generator()) for generator in generators]
+            return [self.transform(image, generator_of(key)) for key in keys]
         except DataError as error:
             raise DataError(f"{self.folder.paths[index]}: {error}") from None
 

@@ -4,7 +4,7 @@ Nothing here has a state, so there is nothing to save: a run that is resumed in 
 epoch, or with another number of ranks, asks for the same batch and gets it.
 """
 
-from typing import Iterator, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -23,11 +23,23 @@ class BatchIndices(NamedTuple):
     copies: np.ndarray  # (B,) int64, which repetition of its image each is, from 0
 
 
+Key = Tuple[int, ...]  # of a generator
+
+
+def sample_key(seed: int, epoch: int, index: int, copy: int = 0) -> Key:
+    """What the randomness of repetition ``copy`` of image ``index`` in epoch ``epoch`` is of."""
+    key = (seed, _SAMPLE, epoch, index)
+    return (*key, copy) if copy else key
+
+
+def generator_of(key: Key) -> np.random.Generator:
+    """What default_rng returns, without its detours: there is one for every image."""
+    return np.random.Generator(np.random.PCG64(key))
+
+
 def sample_generator(seed: int, epoch: int, index: int, copy: int = 0) -> np.random.Generator:
     """The randomness of repetition ``copy`` of image ``index`` in epoch ``epoch``."""
-    key = (seed, _SAMPLE, epoch, index)
-    # What default_rng returns, without its detours: there is one for every image.
-    return np.random.Generator(np.random.PCG64((*key, copy) if copy else key))
+    return generator_of(sample_key(seed, epoch, index, copy))
 
 
 def mix_generator(seed: int, step: int, rank: int) -> np.random.Generator:

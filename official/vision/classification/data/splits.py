@@ -30,6 +30,10 @@ class Subset(ImageDataset):
     whole: ImageDataset
     chosen: np.ndarray
 
+    @property
+    def has_files(self) -> bool:
+        return self.whole.has_files
+
     def read(self, index: int) -> np.ndarray:
         return self.whole.read(self.chosen[index])
 

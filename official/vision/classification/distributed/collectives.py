@@ -19,6 +19,7 @@ from megengine.distributed import functional, group
 from megengine.distributed.group import Group
 
 from . import heartbeat
+from .rendezvous import listening_host
 from .ring import Listener, Ring, connect
 
 _GRADIENTS = {  # which collective takes the gradient of the output to that of the input
@@ -153,7 +154,8 @@ def _build_ring(members: Group) -> Ring:
     if members.size == 1:
         return Ring(members.proc_ranks, 0)
     own_host = _address_facing_server()
-    listener = Listener("" if not members.is_single_machine else own_host)
+    told = own_host if members.is_single_machine else listening_host(group.get_py_server_addr()[0])
+    listener = Listener(own_host if told else "")
     key = f"ring/{members.key}/"
     client = group.get_client()
     client.user_set(f"{key}{members.rank}", [own_host, listener.port, listener.token])

@@ -9,6 +9,8 @@ import numpy as np
 from ..errors import TrainingError
 from .collectives import broadcast_arrays, broadcast_buffers, rank, sum_over_ranks, world_size
 
+_VALUE_BYTES = 64
+
 
 class Average(Protocol):
     """Averaged weights, as ``training.ema.ExponentialAverage`` keeps them."""
@@ -60,15 +62,38 @@ def require_same_run(what: str, values: Iterable[object]) -> None:
     require_same(f"{what} differs between", digest.digest())
 
 
+def require_same_value(what: str, value: object) -> None:
+    """Make sure that ``value``, a few words or a number, is the same on all ranks.
+
+    Raises:
+        TrainingError: on every rank, with rank 0's value and another one.
+    """
+    if world_size() == 1:
+        return
+    text = str(value).encode()[:_VALUE_BYTES].ljust(_VALUE_BYTES)
+    rows = _rows_of_all(np.frombuffer(text, np.int32))
+    others = np.flatnonzero((rows != rows[0]).any(1))
+    if len(others):
+        first, other = (
+            rows[index].tobytes().decode(errors="replace").strip() for index in (0, others[0])
+        )
+        raise TrainingError(f"{what} is {first} on rank 0 and {other} on rank {others[0]}")
+
+
 def require_same(what: str, digest: bytes) -> None:
     """Compare the ranks' digests of 32 bytes; "<what> rank 0 and rank(s) 1, 2" if they differ."""
-    # Each rank fills its own row among zeros: an integer sum gathers them exactly.
-    rows = np.zeros((world_size(), len(digest) // 4), np.int32)
-    rows[rank()] = np.frombuffer(digest, np.int32)
-    rows = sum_over_ranks(rows)
+    rows = _rows_of_all(np.frombuffer(digest, np.int32))
     others = np.flatnonzero((rows != rows[0]).any(1))
     if len(others):
         raise TrainingError(f"{what} rank 0 and rank(s) {', '.join(map(str, others))}")
+
+
+def _rows_of_all(own: np.ndarray) -> np.ndarray:
+    """``(ranks, N)``: every rank's ``(N,)`` int32."""
+    # Each rank fills its own row among zeros: an integer sum gathers them exactly.
+    rows = np.zeros((world_size(), len(own)), np.int32)
+    rows[rank()] = own
+    return sum_over_ranks(rows)
 
 
 def hash_arrays(digest: Any, arrays: Mapping[str, np.ndarray]) -> None:

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from typing import Any, BinaryIO, Callable, Dict, List
 
 from .heartbeat import Heartbeats
@@ -47,6 +48,7 @@ def launch(
         return worker(*args)
     if worker.__module__ == "__main__":
         raise ValueError("a worker must be a function of a module that can be imported")
+    topology = replace(topology, settings={**topology.settings, "--device": device_type})
     rendezvous: Rendezvous
     if topology.node == 0:
         rendezvous = RendezvousServer(topology, device_type)
@@ -113,6 +115,7 @@ class _Starter:
                 neighbours=neighbours,
                 address=self.rendezvous.address,
                 port=self.rendezvous.port,
+                secret=self.rendezvous.secret,
                 device_type=self.device_type,
                 heartbeats=self.shared,
                 launcher=os.getpid(),

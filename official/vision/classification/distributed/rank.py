@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import json
 import logging
 import os
@@ -10,19 +11,23 @@ import signal
 import sys
 import traceback
 import warnings
+import xmlrpc.client
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, List, NoReturn, Tuple
 
 import megengine.distributed as dist
+from megengine.distributed import server
 from megengine.distributed.group import _set_machine_ranks
 from megengine.logger import set_mgb_log_level
 
+from ..data.image import read_image
 from ..errors import UserError
 from ..log import log_to_stderr
 from . import collectives, heartbeat
 from .heartbeat import Heartbeats
 from .ring import PeerLost
+from .secret import SigningTransport
 
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
@@ -37,6 +42,7 @@ class Assignment:
         world_size: all ranks of all nodes.
         neighbours: the ranks of this node.
         address, port: of the server where they meet.
+        secret: with which requests to it are signed.
         device_type: "gpu" or "cpu".
         heartbeats: descriptor of the table of this node's signs of life.
         launcher: its process id.
@@ -51,6 +57,7 @@ class Assignment:
     neighbours: List[int]
     address: str
     port: int
+    secret: str
     device_type: str
     heartbeats: int
     launcher: int
@@ -91,6 +98,8 @@ def _set_up_process(assignment: Assignment) -> None:
     # Ranks notice the same things; it is enough if the first one says so.
     level = logging.WARNING if assignment.rank == 0 else logging.CRITICAL
     log_to_stderr(prog, level)
+    # But each has images of its own: what is wrong with them, every rank says.
+    logging.getLogger(read_image.__module__).setLevel(logging.WARNING)
     if assignment.device_type == "cpu":  # of callbacks for gradients it warns in vain
         set_mgb_log_level(logging.ERROR)
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
@@ -117,6 +126,10 @@ def _join_group(assignment: Assignment) -> None:
     if assignment.device_type == "cpu":
         _take_cores(assignment.index, len(assignment.neighbours))
         collectives.enable_cpu()
+    # What MegEngine's client calls with an address and no more.
+    server.ServerProxy = functools.partial(
+        xmlrpc.client.ServerProxy, transport=SigningTransport(assignment.secret)
+    )
     os.environ["NCCL_LAUNCH_MODE"] = "PARALLEL"  # as MegEngine's launcher does, against deadlocks
     dist.init_process_group(
         master_ip=assignment.address,

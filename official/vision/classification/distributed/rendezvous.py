@@ -5,21 +5,39 @@ The server runs in a thread of node 0's launcher and ends with it, so that it le
 process nor a port behind.
 """
 
+import errno
+import io
+import ipaddress
+import logging
 import socket
 import threading
 import time
 import xmlrpc.client
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
-from typing import Any, Dict, Optional, Set, Union
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import Dict, Optional, Set, Union
+from xmlrpc.server import SimpleXMLRPCRequestHandler
 
 from megengine.core._imperative_rt.utils import create_mm_server
 from megengine.distributed.server import Methods, ThreadXMLRPCServer
 
 from ..errors import UsageError, UserError
+from .secret import (
+    HEADER,
+    MOST_BYTES,
+    SigningTransport,
+    is_signed,
+    new_secret,
+    shared_secret,
+)
+
+logger = logging.getLogger(__name__)
 
 CALL_EVERY = 0.5  # seconds between two calls of a launcher to node 0's
 _CALL_SECONDS = 2.0  # for one such call to be answered
+_IDLE_SECONDS = 60.0  # for a stranger to say what he wants
+_NOT_GIVEN = "not given"
+_SHOWN = 5  # differences, in a message
 _SILENCE = 6.0  # seconds after which a node is lost: all notice it within 10, on a busy machine too
 
 
@@ -33,6 +51,8 @@ class Topology:
         address, port: where the server of node 0 listens.
         timeout: seconds after which a process that gets on with nothing has failed, and for which
             other nodes wait for node 0.
+        secret: a file with the word that all nodes share; None for the usual one.
+        settings: what must be the same on all nodes, by the name that the user knows it by.
     """
 
     ngpus: int = 1
@@ -41,6 +61,8 @@ class Topology:
     address: str = "localhost"
     port: int = 23456
     timeout: float = 1800.0
+    secret: Optional[str] = None
+    settings: Dict[str, str] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:
@@ -50,6 +72,45 @@ class Topology:
 
 class _Server(ThreadXMLRPCServer):
     daemon_threads = True  # a thread that serves a rank that never comes must not keep us alive
+    secret = ""
+    has_remarked = False  # that somebody was turned away
+
+
+class _Handler(SimpleXMLRPCRequestHandler):
+    """Serves those who know the secret, and reads no more than a call can have."""
+
+    timeout = _IDLE_SECONDS
+    server: _Server
+
+    def do_POST(self) -> None:
+        length = self.headers.get("content-length", "")
+        if not length.isdecimal() or len(length) > 9 or int(length) > MOST_BYTES:
+            self._turn_away(413, "too long")
+            return
+        if self.headers.get("content-encoding", "identity") != "identity":
+            self._turn_away(415, "packed")  # could unfold to anything
+            return
+        body = self.rfile.read(int(length))
+        if not is_signed(self.server.secret, body, self.headers.get(HEADER, "")):
+            self._turn_away(403, "the secret of this job is another")
+            self._remark()
+            return
+        self.rfile = io.BytesIO(body)
+        super().do_POST()
+
+    def _remark(self) -> None:
+        if not self.server.has_remarked:
+            self.server.has_remarked = True
+            logger.warning(
+                "%s has called and does not know this job's secret; it was turned away",
+                self.client_address[0],
+            )
+
+    def _turn_away(self, code: int, reason: str) -> None:
+        self.close_connection = True
+        self.send_response(code, reason)
+        self.send_header("Content-length", "0")
+        self.end_headers()
 
 
 class _Methods(Methods):
@@ -62,14 +123,28 @@ class _Methods(Methods):
         self.last_call: Dict[int, float] = {}
         self.informed: Set[int] = set()  # nodes that know of the failure, or have no more to do
 
-    def join(self, node: int, nodes: int, ngpus: int) -> str:
+    def join(self, node: int, nodes: int, ngpus: int, settings: Dict[str, str]) -> str:
         """Let another node take part; return why not, or nothing."""
+        refusal = self._refusal(node, nodes, ngpus, settings)
+        if refusal:
+            logger.warning("node %s was turned away: %s", node, refusal)
+        return refusal
+
+    def _refusal(self, node: int, nodes: int, ngpus: int, settings: Dict[str, str]) -> str:
         with self.lock:
             if (nodes, ngpus) != (self.topology.nodes, self.topology.ngpus):
                 return (
                     f"--world-size {nodes} --ngpus {ngpus}: node 0 was started with --world-size "
                     f"{self.topology.nodes} --ngpus {self.topology.ngpus}"
                 )
+            own = self.topology.settings
+            pairs = [
+                (name, own.get(name, _NOT_GIVEN), settings.get(name, _NOT_GIVEN))
+                for name in {**own, **settings}
+            ]
+            differing = [f"{name} is {a} there and {b} here" for name, a, b in pairs if a != b]
+            if differing:
+                return "node 0 was started otherwise: " + "; ".join(differing[:_SHOWN])
             if node == 0 or node in self.last_call:
                 return f"--rank {node}: another node has this number"
             self.last_call[node] = time.monotonic()
@@ -105,18 +180,24 @@ class RendezvousServer:
 
     def __init__(self, topology: Topology, device_type: str):
         several = topology.nodes > 1
-        mm_server_port = create_mm_server("0.0.0.0", 0) if device_type == "gpu" else 0
+        host = listening_host(topology.address) if several else "127.0.0.1"
+        self.secret = shared_secret(topology.secret) if several else new_secret()
+        mm_server_port = create_mm_server(host or "0.0.0.0", 0) if device_type == "gpu" else 0
         self._methods = _Methods(mm_server_port, topology)
         port = topology.port if several else 0  # 0: any that is free
         try:
-            self._server = _Server(
-                ("0.0.0.0" if several else "127.0.0.1", port), logRequests=False, allow_none=True
-            )
+            self._server = _Server((host, port), _Handler, logRequests=False, allow_none=True)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise UsageError(
+                    f"--dist-addr {topology.address}: is no address of this machine, which is "
+                    "node 0 (--rank 0); give all nodes one that node 0 has"
+                ) from None
             raise UsageError(
                 f"--dist-port {port}: cannot be used on this machine: {error.strerror}; give all "
                 "nodes another one"
             ) from None
+        self._server.secret = self.secret
         self._server.register_instance(self._methods)
         self.address = topology.address if several else "127.0.0.1"
         self.port: int = self._server.server_address[1]
@@ -151,8 +232,11 @@ class RendezvousClient:
     def __init__(self, topology: Topology):
         self.address, self.port = topology.address, topology.port
         self._node = topology.node
+        self.secret = shared_secret(topology.secret)
         self._methods = xmlrpc.client.ServerProxy(
-            f"http://{self.address}:{self.port}", transport=_Transport(), allow_none=True
+            f"http://{self.address}:{self.port}",
+            transport=SigningTransport(self.secret, _CALL_SECONDS),
+            allow_none=True,
         )
         refusal = self._join(topology, time.monotonic() + topology.timeout)
         if refusal:
@@ -162,7 +246,18 @@ class RendezvousClient:
     def _join(self, topology: Topology, deadline: float) -> str:
         while True:
             try:
-                return str(self._methods.join(topology.node, topology.nodes, topology.ngpus))
+                return str(
+                    self._methods.join(
+                        topology.node, topology.nodes, topology.ngpus, topology.settings
+                    )
+                )
+            except xmlrpc.client.ProtocolError as error:
+                if error.errcode == 403:
+                    raise UsageError(
+                        f"--dist-addr {self.address}: node 0 has another secret; give all nodes "
+                        "the same file by --dist-secret, or the same word by RESNET_DIST_SECRET"
+                    ) from None
+                raise UserError(f"--dist-addr {self.address}: {error.errmsg}") from None
             except (OSError, HTTPException, xmlrpc.client.Error) as error:
                 if time.monotonic() > deadline:
                     raise UserError(
@@ -188,13 +283,23 @@ class RendezvousClient:
 Rendezvous = Union[RendezvousServer, RendezvousClient]
 
 
-class _Transport(xmlrpc.client.Transport):
-    """Gives up on a call after a while."""
+def listening_host(name: str) -> str:
+    """Where a machine that others know as ``name`` listens: on that address alone.
 
-    def make_connection(self, host: Any) -> HTTPConnection:
-        connection = super().make_connection(host)
-        connection.timeout = _CALL_SECONDS
-        return connection
+    Many systems give a machine's own name to the loopback device (127.0.1.1 in /etc/hosts), where
+    no other could reach it: "" then, which is every address.
+
+    Raises:
+        UsageError: when there is no such host.
+    """
+    try:
+        found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such host"
+        raise UsageError(f"--dist-addr {name}: {reason}") from None
+    address = str(found[0][4][0])
+    is_hidden = ipaddress.ip_address(address).is_loopback and name not in ("localhost", address)
+    return "" if is_hidden else address
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Dict, List, Optional
 
@@ -295,7 +296,16 @@ class Supervisor:
         index = self.table.stalled(at_work, limit)
         if index is None:
             return []
-        why = "waiting for other nodes" if self.table.is_waiting(index) else "it has stalled"
+        stopped = next((rank for rank in self.ranks if _is_stopped(rank.process.pid)), None)
+        if stopped is not None:
+            index = stopped.index
+            why = "it has stalled, stopped by a signal such as SIGSTOP"
+        elif not self.table.is_waiting(index):
+            why = "it has stalled"
+        elif self.topology.nodes > 1:
+            why = "waiting for other nodes"
+        else:
+            why = "all ranks of this machine wait for each other"
         return [
             Failure(
                 f"rank {self.ranks[index].number} has shown no progress for {limit:g} s: "
@@ -347,3 +357,12 @@ class Supervisor:
             sys.stderr.write(failure.traceback)
         kind = getattr(errors, failure.error or "UserError", UserError)
         return kind(failure.text if failure.error else f"{failure.text}; the others were ended")
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process, by Linux's letter for its state."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return stat.rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False

@@ -7,12 +7,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from tqdm import tqdm
 
 from .files import write_atomically
-from .tensorboard import EventWriter
+from .trackers import open_trackers
 
 
 def escape_unencodable() -> None:
@@ -27,21 +27,24 @@ class Console:
     Args:
         speak: False on the other ranks, which stay silent.
         folder: where log.txt and metrics.jsonl are kept, None for nowhere.
-        tensorboard: whether the metrics also go to ``folder/tensorboard``.
+        trackers: to which of ``TRACKERS`` the metrics also go.
+        config: the run's recipe, for these.
 
     Raises:
-        UsageError: when TensorBoard's package is wanted and not installed.
+        UsageError: when the package of a tracker is not installed.
     """
 
     def __init__(
-        self, speak: bool = True, folder: Optional[Path] = None, tensorboard: bool = False
+        self,
+        speak: bool = True,
+        folder: Optional[Path] = None,
+        trackers: Sequence[str] = (),
+        config: Optional[Dict[str, Any]] = None,
     ):
         escape_unencodable()
         self.speak = speak
         self.folder = folder if speak else None
-        self._events = (
-            EventWriter(self.folder / "tensorboard") if self.folder and tensorboard else None
-        )
+        self._trackers = open_trackers(trackers, self.folder, config or {}) if self.folder else []
         self.live = speak and sys.stderr.isatty()  # a bar is drawn; else lines tell the progress
         self._bar: Optional[tqdm] = None
 
@@ -60,14 +63,16 @@ class Console:
         else:
             self.line(text)
 
-    def start_bar(self, description: str, total: int, initial: int = 0, unit: str = "img") -> None:
-        """Draw a bar until ``stop_bar``, where there is a terminal."""
+    def start_bar(
+        self, description: str, total: int, initial: int = 0, unit: str = " images"
+    ) -> None:
+        """Draw a bar until ``stop_bar``, where there is a terminal, as wide as that is then."""
         self._bar = tqdm(
             desc=description,
             total=total,
             initial=initial,
             unit=unit,
-            unit_scale=True,
+            dynamic_ncols=True,
             leave=False,
             disable=not self.live,
             file=sys.stderr,
@@ -93,17 +98,22 @@ class Console:
         if self.folder is not None:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
-        if self._events is not None:
-            self._events.add(values)
+        for tracker in self._trackers:
+            tracker.add(values)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was written after ``step``: a resumed run writes it again."""
         if self.folder is not None and (self.folder / "metrics.jsonl").exists():
-            kept = [row for row in read_metrics(self.folder) if row["step"] <= step]
+            kept = [row for row in read_metrics(self.folder) if row.get("step", 0) <= step]
             text = "".join(json.dumps(row) + "\n" for row in kept)
             write_atomically(self.folder / "metrics.jsonl", text.encode())
-        if self._events is not None:
-            self._events.rewind(step)
+        for tracker in self._trackers:
+            tracker.rewind(step)
+
+    def close(self) -> None:
+        """Say to the trackers that the run has ended."""
+        for tracker in self._trackers:
+            tracker.close()
 
     def _log(self, text: str) -> None:
         if self.folder is not None:
@@ -149,11 +159,15 @@ class SplitBar:
 
 
 def read_metrics(folder: Path) -> List[Dict[str, Any]]:
-    """The rows of a run's metrics.jsonl; a last line that a crash cut short is left out."""
-    rows = []
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    """The rows of a run's metrics.jsonl, up to one that is damaged, such as a crash leaves."""
+    rows: List[Dict[str, Any]] = []
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict) or type(row.get("step", 0)) is not int:
+            break
+        rows.append(row)
     return rows

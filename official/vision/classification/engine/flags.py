@@ -11,8 +11,8 @@ from typing import Callable, NoReturn, Optional, Sequence, get_args
 
 import cv2
 
+from ....startup import COMMANDS
 from .. import __version__
-from ..distributed.launch import Topology
 from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
@@ -20,7 +20,10 @@ from ..text import nearest, printable
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
+from .nodes import topology as topology
 from .schema import Precision
+from .values import boolean, device, natural, port, positive, positive_float
+from .values import share as share
 
 DEFAULT_DATA = "/data/datasets/imagenet"
 
@@ -31,11 +34,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, doc: str):
         """``doc`` is the script's docstring: what it does, a blank line, examples.
 
-        pip installs train.py as the command resnet-train: help and errors use the name called by.
+        pip installs train.py as the command resnet-train, and all scripts as commands of resnet:
+        help and errors use the name called by.
         """
-        installed = f"resnet-{Path(prog).stem}"
-        if Path(sys.argv[0]).name == installed:
-            doc, prog = doc.replace(f"python {prog}", installed), installed
+        called = Path(sys.argv[0]).name
+        if called == f"resnet-{Path(prog).stem}":
+            doc, prog = doc.replace(f"python {prog}", called), called
+        elif called.startswith("resnet "):
+            for name, (module, _) in COMMANDS.items():
+                script = module.replace("commands.", "tools/").replace("tools.", "tools/") + ".py"
+                doc = doc.replace(f"python {script}", f"resnet {name}")
+            prog = called
         description, epilog = doc.split("\n\n", 1)
         super().__init__(
             prog=prog,
@@ -130,8 +139,9 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         "--ckpt_path",
-        metavar="FILE|ROW",
-        help="weights, a checkpoint or a published row (default: the network's first row)",
+        metavar="FILE|ROW|URL",
+        help="weights, a checkpoint, a published row, https://… or hf://owner/name (default: the "
+        "network's first row)",
     )
     group = parser.add_argument_group("what the weights are")
     group.add_argument(
@@ -213,9 +223,19 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     """--device."""
     parser.add_argument(
         "--device",
-        choices=("auto", "gpu", "cpu"),
+        type=device,
+        metavar="auto|gpu|cpu",
         default="auto",
         help="auto uses a GPU if there is one (default: auto)",
+    )
+
+
+def add_language(parser: argparse._ActionsContainer) -> None:
+    """--lang, of what --report writes."""
+    parser.add_argument(
+        "--lang",
+        choices=("en", "zh"),
+        help="language of the report (default: that of the locale, if it is one of these, else en)",
     )
 
 
@@ -255,29 +275,36 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--distribute",
-        type=_boolean,
+        type=boolean,
         default=True,
         metavar="BOOL",
         help="false: one process, whatever --ngpus and --world-size say",
     )
     group.add_argument(
-        "--world-size", type=positive, default=1, metavar="N", help="number of nodes (default: 1)"
+        "--world-size",
+        type=positive,
+        metavar="N",
+        help="number of nodes (default: what srun or torchrun says, else 1)",
     )
     group.add_argument(
-        "--rank", type=natural, default=0, metavar="N", help="this node's number (default: 0)"
+        "--rank", type=natural, metavar="N", help="this node's number (default: likewise, else 0)"
     )
     group.add_argument(
         "--dist-addr",
-        default="localhost",
         metavar="HOST",
-        help="address of node 0 (default: localhost)",
+        help="address of node 0, where it listens (default: likewise, else localhost)",
+    )
+    group.add_argument(
+        "--dist-secret",
+        metavar="FILE",
+        help="file with a word that all nodes share (default: RESNET_DIST_SECRET, else a file in "
+        "the cache folder)",
     )
     group.add_argument(
         "--dist-port",
-        type=positive,
-        default=23456,
+        type=port,
         metavar="PORT",
-        help="port on node 0 (default: 23456)",
+        help="port on node 0 (default: likewise, else 23456)",
     )
     group.add_argument(
         "--dist-timeout",
@@ -304,6 +331,15 @@ def add_workers(
     )
 
 
+def add_skip_broken(parser: argparse._ActionsContainer) -> None:
+    """--skip-broken."""
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="go on without images that cannot be read; they are counted, and the first few named",
+    )
+
+
 def add_print_freq(parser: argparse._ActionsContainer) -> None:
     """--print-freq."""
     parser.add_argument(
@@ -314,49 +350,6 @@ def add_print_freq(parser: argparse._ActionsContainer) -> None:
         metavar="N",
         help="steps between two lines of progress (default: 20)",
     )
-
-
-def topology(args: argparse.Namespace) -> Topology:
-    """Which processes the flags ask for."""
-    if not args.distribute:
-        return Topology()
-    return Topology(
-        ngpus=args.ngpus,
-        nodes=args.world_size,
-        node=args.rank,
-        address=args.dist_addr,
-        port=args.dist_port,
-        timeout=args.dist_timeout,
-    )
-
-
-def positive(text: str) -> int:
-    """A flag's value that must be 1, 2, 3, …"""
-    return _integer(text, 1)
-
-
-def natural(text: str) -> int:
-    """A flag's value that must be 0, 1, 2, …"""
-    return _integer(text, 0)
-
-
-def positive_float(text: str) -> float:
-    """A flag's value that must be a number above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A flag's value that must lie between 0 and 1."""
-    value = positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return value
 
 
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -373,23 +366,6 @@ def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
         args.data = args.data_path
     if getattr(args, "min_top1", None) is not None and args.list is None:
         parser.error("--min-top1 needs --list")
-    if hasattr(args, "rank") and args.rank >= args.world_size:
+    if getattr(args, "rank", None) is not None and args.rank >= (args.world_size or 1):
         parser.error(f"--rank {args.rank} needs --world-size {args.rank + 1} or more")
     return args
-
-
-def _integer(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
-    return value
-
-
-def _boolean(text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return words[text.lower()]

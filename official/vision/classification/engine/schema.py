@@ -143,10 +143,21 @@ class Schedule(Section):
 class Loss(Section):
     """What the network is to make small."""
 
+    _of_kind = {"over_classes": ("bce",), "mixed": ("bce",)}
+
     type: Literal["softmax", "bce"] = Field(
         "softmax",
         description="`softmax`: cross-entropy, mean over images; `bce`: binary cross-entropy of "
-        "each class, summed over classes, mean over images (Wightman et al., arXiv:2110.00476)",
+        "each class, mean over images (Wightman et al., arXiv:2110.00476)",
+    )
+    over_classes: Literal["sum", "mean"] = Field(
+        "sum",
+        description="`sum`: an image's losses are added up (MMPreTrain); `mean`: their mean (timm)",
+    )
+    mixed: Literal["shares", "all"] = Field(
+        "shares",
+        description="`shares`: the target of a mixed image's class is its share of it; `all`: 1, "
+        "for each of them",
     )
     label_smoothing: float = Field(
         0.0,
@@ -321,7 +332,7 @@ class Recipe(Section):
     @property
     def train_size(self) -> int:
         """Edge of a training image in pixels."""
-        return self.preprocess.size or 224
+        return self.augment.size or self.preprocess.size or 224
 
     def total_lr(self, devices: int) -> float:
         """The learning rate of the whole run on ``devices`` devices."""

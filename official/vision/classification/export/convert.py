@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import megengine
 import numpy as np
@@ -17,8 +17,10 @@ from ..engine.console import Console
 from ..engine.files import check_target, write_atomically
 from ..errors import UsageError, WeightsError
 from ..readers.pickle_data import shown
+from ..zoo.rows.row import licence_notice
 from ..zoo.trained import Network, NetworkConfig, look_up, network_from
 from ..zoo.weights import DESCRIPTION, Weights, load_weights
+from .elsewhere import in_four_dimensions, recipe_for, renamed
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class ConvertConfig:
         verify: read it again and compare every tensor with the source.
         names: tell the name of every tensor, not only how many were renamed.
         half: store float16, which a network makes float32 again when it loads them.
+        to: another project whose names and shapes the file is to have.
     """
 
     network: NetworkConfig
@@ -42,6 +45,7 @@ class ConvertConfig:
     verify: bool = False
     names: bool = False
     half: bool = False
+    to: Optional[str] = None
 
 
 def convert(config: ConvertConfig) -> int:
@@ -59,9 +63,13 @@ def convert(config: ConvertConfig) -> int:
         )
     if config.half and out.suffix == ".pkl":
         raise UsageError("--half: for .safetensors; a network filled from a .pkl would be float16")
+    if config.to and out.suffix == ".pkl":
+        raise UsageError(f"--to {config.to}: for .safetensors; a .pkl is for MegEngine")
     check_target("--out", out)
     console = Console()
     source = look_up(config.network)
+    if licence_notice("", source.config.licence) and out.suffix == ".pkl":
+        logger.warning("--out %s: keeps tensors only, and not that licence; tell it yourself", out)
     if source.weights and out.exists() and out.samefile(source.weights.path):
         raise UsageError(f"--out {out}: is the source itself; give another name")
     network = network_from(source)
@@ -71,7 +79,9 @@ def convert(config: ConvertConfig) -> int:
         tensors = _halved(weights.path, tensors)
     for line in _report(weights, network, tensors, config.names):
         console.line(line)
-    data = _packed(network, tensors, out.suffix)
+    if config.to:
+        console.line(f"for: {recipe_for(config.to, network.arch, network.num_classes)}")
+    data = _packed(network, tensors, out.suffix, config.to)
     write_atomically(out, data)
     digest = hashlib.sha256(data).hexdigest()
     console.line(f"written: {out}, {len(data) / 1e6:.1f} MB, sha256 {digest}")
@@ -82,7 +92,7 @@ def convert(config: ConvertConfig) -> int:
 
 def _collected(network: Network, console: Console) -> Dict[str, np.ndarray]:
     state = network.model.state_dict()
-    console.start_bar("map", len(state), unit="tensor")
+    console.start_bar("map", len(state), unit=" tensors")
     tensors = OrderedDict()
     for name, value in state.items():
         tensors[name] = np.ascontiguousarray(value)
@@ -101,7 +111,9 @@ def _halved(path: Path, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]
     return halves
 
 
-def _packed(network: Network, tensors: Dict[str, np.ndarray], suffix: str) -> bytes:
+def _packed(
+    network: Network, tensors: Dict[str, np.ndarray], suffix: str, to: Optional[str]
+) -> bytes:
     if suffix == ".pkl":
         file = io.BytesIO()
         megengine.save(tensors, file)
@@ -111,13 +123,15 @@ def _packed(network: Network, tensors: Dict[str, np.ndarray], suffix: str) -> by
         "classes": list(network.classes or ()),
         "preprocess": network.preprocess.to_dict(),
     }
-    stored = {name: _as_elsewhere(value) for name, value in tensors.items()}
-    return save(stored, metadata={DESCRIPTION: json.dumps(description, sort_keys=True)})
-
-
-def _as_elsewhere(value: np.ndarray) -> np.ndarray:
-    """A grouped convolution's weight as other frameworks have it: (out, in / groups, k, k)."""
-    return value.reshape(-1, *value.shape[2:]) if value.ndim == 5 else value
+    if network.config.held_out is not None:
+        description["held_out"] = network.config.held_out
+    if network.config.licence:
+        description["licence"] = network.config.licence
+    if to:
+        description["names"] = to
+    stored = renamed(to, network.arch, tensors) if to else in_four_dimensions(tensors)
+    metadata = {"format": "pt", DESCRIPTION: json.dumps(description, sort_keys=True)}
+    return save({name: np.ascontiguousarray(value) for name, value in stored.items()}, metadata)
 
 
 def _report(
@@ -131,6 +145,7 @@ def _report(
     ]
     params = sum(int(np.prod(parameter.shape)) for parameter in network.model.parameters())
     whose = "our own names" if weights.scheme == "ours" else f"names of {weights.scheme}"
+    licence = network.config.licence
     lines = [
         f"source: {weights.path}, {weights.format}, {whose}, "
         f"{len(sources) + len(weights.dropped)} tensors",
@@ -140,6 +155,8 @@ def _report(
     if weights.dropped:
         first = shown(weights.dropped[0])
         lines.append(f"left out: {len(weights.dropped)} that are no weights ({first})")
+    if licence:
+        lines.append(f"licence: {licence}")
     if names:
         width = max(map(len, sources.values()))
         lines += [f"  {sources[name]:{width}s} -> {name} {tensors[name].shape}" for name in tensors]
@@ -152,7 +169,7 @@ def _verify(out: Path, config: ConvertConfig, console: Console) -> int:
     source = look_up(config.network, say=False).weights_for(network.model)
     expected = network.model.state_dict()
     found = megengine.load(str(out)) if out.suffix == ".pkl" else load_weights(out).tensors
-    console.start_bar("verify", len(expected), unit="tensor")
+    console.start_bar("verify", len(expected), unit=" tensors")
     for name, value in expected.items():
         stored = value.astype(np.float16) if config.half else value
         if name not in found or not np.array_equal(found[name].ravel(), stored.ravel()):

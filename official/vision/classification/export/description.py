@@ -26,8 +26,8 @@ def describe(network: Network, precision: str) -> str:
 
     Its keys: ``arch``; ``precision`` of the arithmetic, fp32 or int8; ``input`` and ``output``
     with name, type and shape; ``preprocess``, the fields of Preprocess, which give pixels on the
-    0 to 255 scale; ``classes``, the names of the data set's folders, or null; and ``names``, what
-    to call each class, both in the order of the logits.
+    0 to 255 scale; ``classes``, the names of the data set's folders, or null; ``names``, what to
+    call each class, both in the order of the logits; and ``licence`` of the weights, or null.
     """
     floats = {"dtype": "float32"}
     return json.dumps(
@@ -39,5 +39,6 @@ def describe(network: Network, precision: str) -> str:
             "preprocess": network.preprocess.to_dict(),
             "classes": network.classes,
             "names": network.names,
+            "licence": network.config.licence or None,
         }
     )

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Tuple
+from typing import List, Tuple
 
 import numpy as np
 
@@ -92,14 +92,16 @@ def _check_flags(config: ExportConfig, out: Path) -> None:
                 )
 
 
-def _report(network: Network) -> Tuple[str, str]:
+def _report(network: Network) -> List[str]:
     params = sum(int(np.prod(parameter.shape)) for parameter in network.model.parameters())
     shape = ", ".join(map(str, ("N", *input_shape(network))))
     p = network.preprocess
-    return (
+    lines = [
         f"network: {network.arch}, {params:,} parameters, {network.num_classes} classes",
         f"input: ({shape}) float32, {p.order}, pixels minus {p.mean} over {p.std}",
-    )
+    ]
+    licence = network.config.licence
+    return lines + ([f"licence of the weights: {licence}"] if licence else [])
 
 
 def _check(out: Path, network: Network, run: Runner, console: Console) -> None:

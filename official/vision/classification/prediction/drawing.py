@@ -4,7 +4,7 @@ Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient
 Localization", ICCV 2017 (arXiv:1610.02391), section 3.
 """
 
-from typing import Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -116,6 +116,17 @@ def grad_cam(maps: np.ndarray, classifier: np.ndarray, labels: np.ndarray) -> np
     heat = np.maximum(np.einsum("nk,nkhw->nhw", gradients, maps.astype(np.float32)), 0)
     most = heat.max(axis=(1, 2), keepdims=True)
     return np.divide(heat, most, out=np.zeros_like(heat), where=most > 0)
+
+
+def heat_of(
+    maps: np.ndarray, classifier: np.ndarray, top: Sequence[ClassScore]
+) -> List[np.ndarray]:
+    """Heat maps, as ``grad_cam`` makes them, of an image's first two classes.
+
+    Args:
+        maps: ``(K, H, W)``, the image's.
+    """
+    return [grad_cam(maps[None], classifier, np.array([score.index]))[0] for score in top[:2]]
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray, seen: Box) -> np.ndarray:

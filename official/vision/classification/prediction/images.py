@@ -3,8 +3,10 @@
 import glob
 import logging
 import os
+import select
 import stat
 import sys
+import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from ..preprocess import Preprocess
 from .drawing import fit
 
 STDIN = "-"
+_WRITER_SECONDS = 10.0  # for somebody to open a named pipe
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +141,40 @@ def _piped(source: str) -> Optional[bytes]:
     try:
         if not stat.S_ISFIFO(Path(source).stat().st_mode):
             return None
-        with Path(source).open("rb") as pipe:
-            return read_bounded(pipe, source)
+        return _read_pipe(source)
     except (OSError, ValueError):  # whoever reads it tells the reason
         return None
+
+
+def _read_pipe(path: str) -> bytes:
+    """What a pipe gives to its end.
+
+    Raises:
+        DataError: when it is more than an image, or nobody comes to write to a named pipe, which
+            would be waited for for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as pipe:  # noqa: PTH123, a descriptor
+        begin = _wait_for_writer(descriptor, path)
+        os.set_blocking(descriptor, True)
+        return begin + read_bounded(pipe, path)
+
+
+def _wait_for_writer(descriptor: int, path: str) -> bytes:
+    """The first bytes of a pipe, or none where its writer is there and silent or has gone."""
+    has_gone = select.poll()
+    has_gone.register(descriptor, 0)
+    deadline = time.monotonic() + _WRITER_SECONDS
+    while True:
+        try:
+            begin = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return b""
+        if begin or has_gone.poll(0):
+            return begin
+        if time.monotonic() > deadline:
+            raise DataError(f"{path}: a named pipe that nobody writes to; give an image file")
+        time.sleep(0.02)
 
 
 def _is_image(path: str) -> bool:

@@ -14,7 +14,7 @@ from ..data.image import decode_image, read_image
 from ..data.normalize import Normalize
 from ..data.transforms import EvalTransform, to_network_layout
 from ..engine.scoring import Scorer, top_scores
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, explained_threads
 from ..zoo.models import get_model
 from ..zoo.trained import Network
 from .images import read_bounded, refuse_address
@@ -40,7 +40,8 @@ def inference_model(
 
     Raises:
         UsageError: for an unknown name, a network that does not know how its images are
-            prepared or has lost its classifier, or a ``top_k`` below 1.
+            prepared or has lost its classifier, or a ``top_k`` below 1; in a thread that MegEngine
+            was not imported in.
         WeightsError: when the weights cannot be had or do not fit.
         DataError: when an image cannot be read.
     """
@@ -53,7 +54,7 @@ def inference_model(
     if isinstance(model, str):
         model = get_model(model, pretrained=True)
     network = _network_of(model)
-    with _evaluating(model):
+    with explained_threads(), _evaluating(model):
         results = [_classify(network, one, top_k) for one in pixels]
     return results if several else results[0]
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..engine.console import Console
 from ..engine.files import check_target
 from ..engine.scoring import ClassScore
+from ..engine.skipping import SHOWN
 from ..errors import UsageError, UserError
 from ..text import in_cells, no_formula, printable, seven_digits
 from .images import ImageFile, PreparedImage
@@ -99,12 +100,18 @@ class Lines:
 
 
 class JsonOnConsole:
-    """One object on the console, or a list of them where there are several images."""
+    """One object on the console, or a list of them where there are several images.
 
-    def __init__(self, console: Console, single: bool):
+    Args:
+        skipped: what is wrong with images that may be left out; the list then is ``images`` in an
+            object that has ``skipped`` too. None where that is not so.
+    """
+
+    def __init__(self, console: Console, single: bool, skipped: Optional[List[str]] = None):
         self.console = console
         self.single = single
-        self._before = "["
+        self.skipped = None if single else skipped
+        self._before = "[" if self.skipped is None else '{"images": ['
         self._held: Optional[str] = None  # what follows it is not known yet: a comma, or the end
 
     def add(self, prediction: Prediction) -> None:
@@ -124,7 +131,11 @@ class JsonOnConsole:
     def close(self) -> None:
         """Print the end of the list."""
         if not self.single:
-            self.console.line(f"{self._before}{self._held or ''}]")
+            end = "]"
+            if self.skipped is not None:
+                first = self.skipped[:SHOWN]
+                end = f'], "skipped": {json.dumps({"count": len(self.skipped), "first": first})}}}'
+            self.console.line(f"{self._before}{self._held or ''}{end}")
 
 
 class _RowsFile:

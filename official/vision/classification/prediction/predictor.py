@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence
@@ -17,9 +17,10 @@ from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import check_target
 from ..engine.schema import Precision
 from ..engine.scoring import ClassScore, Scorer, top_scores
+from ..engine.skipping import SHOWN
 from ..errors import DataError, UsageError
 from ..zoo.trained import Network, NetworkConfig, open_network
-from .drawing import annotate, grad_cam, heat_maps
+from .drawing import annotate, heat_maps, heat_of
 from .images import ImageFile, PreparedImage, find_images, is_one_file, prepared_batches
 from .outputs import (
     CsvFile,
@@ -47,6 +48,7 @@ class PredictConfig:
         csv, jsonl, features: files to write; None for none.
         save_image, saliency: likewise, or folders if there are several images.
         tta: whether the average with the mirrored images is reported as well.
+        skip_broken: whether images that cannot be used are expected, and no failure.
     """
 
     images: Sequence[str]
@@ -64,12 +66,14 @@ class PredictConfig:
     features: Optional[str] = None
     saliency: Optional[str] = None
     tta: bool = False
+    skip_broken: bool = False
 
 
 def predict(config: PredictConfig) -> int:
     """Report the top classes of images; return the exit code.
 
-    It is 1 when some of several images could not be used; these are named in the log.
+    It is 1 when some of several images could not be used and that is not expected; these are named
+    in the log.
 
     Raises:
         UserError: for what the user can mend.
@@ -81,7 +85,8 @@ def predict(config: PredictConfig) -> int:
         files[0].read()  # what is wrong with it is said before weights are fetched
     device = choose_device(config.device, 1)
     use_device(device)
-    network = open_network(config.network)
+    features_only = {*targets} == {"--features"} and not config.json
+    network = open_network(replace(config.network, features_only=features_only))
     prepare(network.model, device, config.precision)
     return _Job(config, network, files, single, targets).run()
 
@@ -135,10 +140,11 @@ class _Job:
         normalize = Normalize(network.preprocess, network.model.ops)
         self.score = Scorer(network.model, normalize, bool(config.saliency or config.features))
         self.console = Console()
-        self.failed = 0
+        self.failed: List[str] = []  # what is wrong with the images that could not be used
 
     def run(self) -> int:
         """Do it; return the exit code."""
+        config = self.config
         sinks: List[Sink] = []
         # The lines of the log would run into the bar.
         redirected = logging_redirect_tqdm() if self.console.live else contextlib.nullcontext()
@@ -159,13 +165,19 @@ class _Job:
             finally:
                 self.console.stop_bar()
         self._summarise()
-        return 1 if self.failed else 0
+        if len(self.failed) == len(self.files):
+            return 1
+        return 1 if self.failed and not config.skip_broken else 0
 
     def _sinks(self) -> Iterator[Callable[[], Sink]]:
         config = self.config
         top_k = min(config.top_k, self.network.num_classes)
+        if self.network.config.num_classes is None:  # nothing to predict with
+            yield partial(FeaturesFile, Path(config.features or ""))
+            return
         if config.json:
-            yield partial(JsonOnConsole, self.console, self.single)
+            skipped = self.failed if config.skip_broken else None
+            yield partial(JsonOnConsole, self.console, self.single, skipped)
         elif not self._in_files:
             yield partial(Lines, self.console, self.single)
         if config.csv:
@@ -207,7 +219,10 @@ class _Job:
         config, nothing = self.config, [None] * len(batch)
         images = np.stack([image.pixels for image in batch])
         scores = self.score(images)
-        tops = top_scores(scores.logits, self.names, config.top_k)
+        # Without a classifier there are no names, and its logits mean nothing.
+        tops: Sequence[List[ClassScore]] = (
+            top_scores(scores.logits, self.names, config.top_k) if self.names else [[]] * len(batch)
+        )
         averages: Sequence[Optional[List[ClassScore]]] = nothing
         if config.tta:
             averaged = self.score.flip_average(images, scores.logits)
@@ -215,10 +230,7 @@ class _Job:
         heat: Sequence[Optional[List[np.ndarray]]] = nothing
         if config.saliency and scores.maps is not None:
             classifier = self.network.model.fc.weight.numpy()
-            heat = [
-                [grad_cam(one[None], classifier, np.array([score.index]))[0] for score in top[:2]]
-                for one, top in zip(scores.maps, tops)
-            ]
+            heat = [heat_of(one, classifier, top) for one, top in zip(scores.maps, tops)]
         features = nothing if scores.features is None else scores.features
         for row in zip(batch, tops, averages, features, heat):
             yield Prediction(*row)
@@ -226,15 +238,16 @@ class _Job:
     def _skip(self, error: DataError) -> None:
         if self.single:
             raise error
-        self.failed += 1
-        logger.warning("%s", error)
+        self.failed.append(str(error))
+        if not self.config.skip_broken or len(self.failed) <= SHOWN:
+            logger.warning("%s", error)
 
     def _summarise(self) -> None:
         config = self.config
         if self.failed:
             logger.warning(
                 "%d of %d images could not be used; they are left out",
-                *(self.failed, len(self.files)),
+                *(len(self.failed), len(self.files)),
             )
         if config.json:
             return

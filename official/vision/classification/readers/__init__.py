@@ -19,26 +19,30 @@ from ..errors import WeightsError
 from . import megengine_pickle, mindspore_ckpt, safetensors_file, torch_legacy, torch_zip
 from .contents import Contents, Fault, StoredTensor
 from .foreign import Foreign
+from .keras_flax import hdf5_file, keras_zip, msgpack_file
 from .kinds import kind_of
 from .pickle_data import shown as shown_name
 
 MAX_BYTES = 4 << 30  # eight times Wide ResNet-101-2, the largest network here
 HEAD_BYTES = 512
 
-# In this order: a legacy PyTorch file is a row of pickles.
+# In this order: a legacy PyTorch file is a row of pickles, and a .keras a zip archive.
 _READERS = {
     "safetensors": safetensors_file,
+    "keras": keras_zip,
     "torch-zip": torch_zip,
     "torch-legacy": torch_legacy,
     "megengine-pickle": megengine_pickle,
     "mindspore": mindspore_ckpt,
+    "hdf5": hdf5_file,
+    "msgpack": msgpack_file,
 }
 
 # Where the state dict lies when it is not the value itself, the first that is there: as
 # MMPreTrain and timm write it, torchvision, PyTorch's tutorials, and timm's moving average.
 STATE_DICT_ENTRIES = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 
-_EXPECTED = "expected a weight file of MegEngine, PyTorch, MindSpore or safetensors"
+_EXPECTED = "expected a weight file of MegEngine, PyTorch, MindSpore, Keras, flax or safetensors"
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,11 @@ def _read_bytes(path: Path, shown: str) -> bytes:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
+            if (path / ".metadata").exists():
+                raise WeightsError(
+                    f"{shown}: is a folder of torch.distributed.checkpoint; {_EXPECTED}. Make one: "
+                    "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE."
+                )
             raise WeightsError(f"{shown}: is a folder; {_EXPECTED}. Name a file in it.")
         if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
             raise WeightsError(f"{shown}: is no regular file; {_EXPECTED}.")

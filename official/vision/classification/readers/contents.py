@@ -18,11 +18,13 @@ class Fault(Exception):
 
     Args:
         intact: the file is not damaged but of another kind, so that another copy would not help.
+        way_out: what to do about it, where that is not what the format's reader says.
     """
 
-    def __init__(self, message: str, intact: bool = False) -> None:
+    def __init__(self, message: str, intact: bool = False, way_out: str = "") -> None:
         super().__init__(message)
-        self.intact = intact
+        self.intact = intact or bool(way_out)
+        self.way_out = way_out
 
 
 class StoredTensor:
@@ -67,6 +69,28 @@ class View(StoredTensor):
 
     def to_numpy(self) -> np.ndarray:
         return self.array
+
+
+class Transposed(StoredTensor):
+    """A tensor with its axes in another order."""
+
+    def __init__(self, tensor: StoredTensor, axes: Tuple[int, ...]) -> None:
+        self._tensor, self._axes = tensor, axes
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        return tuple(self._tensor.shape[axis] for axis in self._axes)
+
+    @property
+    def nbytes(self) -> int:
+        return self._tensor.nbytes
+
+    @property
+    def place(self) -> Hashable:
+        return (self._tensor.place, self._axes)
+
+    def to_numpy(self) -> np.ndarray:
+        return np.ascontiguousarray(self._tensor.to_numpy().transpose(self._axes))
 
 
 @dataclass(frozen=True)

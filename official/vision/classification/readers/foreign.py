@@ -23,6 +23,19 @@ _BUILTINS = """
 _BUILTIN_MODULES = ("builtins", "__builtin__")
 
 
+# Functions and classes of PyTorch that make tensors which are not plain numbers.
+_TENSORS = {
+    "_rebuild_qtensor": "a quantised tensor",
+    "_rebuild_sparse_tensor": "a sparse tensor",
+    "_rebuild_sparse_csr_tensor": "a sparse tensor",
+    "_rebuild_nested_tensor": "a nested tensor",
+    "_rebuild_meta_tensor_no_storage": "a tensor without numbers (device meta)",
+    "_rebuild_wrapper_subclass": "a tensor of a class of its own, such as a shard",
+    "ShardedTensor": "a shard",
+    "DTensor": "a shard",
+}
+
+
 class Foreign:
     """A value of an unknown class, the class itself, or a known one that was given nonsense.
 
@@ -36,7 +49,8 @@ class Foreign:
     def __init__(self, name: str, fault: str = "") -> None:
         self.name = name
         self.damaged = bool(fault)
-        self.fault = fault or f"refuses {name}: it is not data"
+        kind = _TENSORS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
+        self.fault = fault or (kind and f"is {kind}") or f"refuses {name}: it is not data"
         self.items: Optional[Dict[object, object]] = None
         self.state: Optional[Dict[object, object]] = None
 

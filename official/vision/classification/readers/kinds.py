@@ -25,7 +25,6 @@ _STARTS = (
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it with unzstd"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it"),
     (b"Rar!", "a RAR archive", "Unpack it"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", f"Keras is not read: {_SAFE}"),
     (b"\x93NUMPY", "one array of NumPy", f"It has no names: {_SAFE}"),
     (b"\x89PNG", "a PNG image", "Check that it is the right file"),
     (b"\xff\xd8\xff", "a JPEG image", "Check that it is the right file"),
@@ -46,8 +45,6 @@ def kind_of(head: bytes) -> Kind:
         return Kind("a tar archive", "Unpack it with tar xf")
     if head[:1] == b"\x08" and (b"onnx" in head.lower() or b"pytorch" in head[:32]):
         return Kind("an ONNX network, a program", f"ONNX is not read: {_SAFE}")
-    if head[:1] in b"\x81\x82\x83\x84\xde" and b"params" in head[:16]:
-        return Kind("a msgpack file, as flax writes", f"flax is not read: {_SAFE}")
     return _of_text(head)
 
 

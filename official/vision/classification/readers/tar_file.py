@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterator, NamedTuple, Tuple, Union
 
 from ..errors import DataError
+from .text_file import open_regular
 
 MAX_UNPACKED = 1 << 30  # six times CIFAR-100
 MAX_MEMBERS = 10_000  # an archive of CIFAR has nine; each costs some 30 us, whatever its size
@@ -84,7 +85,7 @@ class _Source:
     def __init__(self, path: Path, stack: ExitStack):
         self._path = path
         self._read = 0
-        self._file: Union[BinaryIO, gzip.GzipFile] = stack.enter_context(path.open("rb"))
+        self._file: Union[BinaryIO, gzip.GzipFile] = stack.enter_context(open_regular(path))
         is_packed = self._file.read(len(_GZIP)) == _GZIP
         self._file.seek(0)
         if is_packed:

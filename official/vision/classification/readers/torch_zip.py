@@ -18,9 +18,16 @@ from .zip_archive import Archive, ArchiveError
 _ORDERS = {b"little": "<", b"big": ">"}
 # By a member's name: what else is a zip archive.
 _OTHERS = {
-    ".weights.h5": "a network of Keras",
-    ".npy": "an archive of NumPy (.npz)",
-    "saved_model.pb": "a SavedModel of TensorFlow",
+    ".weights.h5": ("a network of Keras", "Save it anew in Keras with model.save('name.keras')"),
+    ".npy": (
+        "an archive of NumPy (.npz)",
+        "Write its arrays with safetensors.numpy.save_file(dict(numpy.load(path)), new_path)",
+    ),
+    "saved_model.pb": ("a SavedModel of TensorFlow", "Save the weights in Keras as .weights.h5"),
+    "/archive_format": (
+        "a program of torch.export (.pt2)",
+        "Save its weights with torch.save(torch.export.load(path).state_dict, new_path)",
+    ),
 }
 MAX_KEY_DIGITS = 20  # PyTorch 1.6 used addresses, later versions count
 
@@ -43,6 +50,8 @@ def read(data: bytes, path: str) -> Contents:
 def refusal(path: str, kind: str, fault: Fault) -> WeightsError:
     """What to tell of a PyTorch file, and the way out. Here and in ``torch_legacy``."""
     again = "In PyTorch, " if fault.intact else "Download it again, or "
+    if fault.way_out:
+        return WeightsError(f"{path}: cannot be read as {kind}: {fault}. {fault.way_out}.")
     return WeightsError(
         f"{path}: cannot be read as {kind}: {fault}. "
         f"{again}save its state dict alone with torch.save(model.state_dict(), path)."
@@ -54,9 +63,10 @@ def _root(archive: Archive) -> str:
     names = archive.names
     roots = [name.split("/")[0] for name in names if name.split("/")[1:] == ["data.pkl"]]
     if not roots:
-        for end, found in _OTHERS.items():
+        for end, (found, way_out) in _OTHERS.items():
             if any(name.endswith(end) for name in names):
-                raise ArchiveError(f"it is {found}, a zip archive without a data.pkl", intact=True)
+                fault = f"it is {found}, a zip archive without a data.pkl"
+                raise ArchiveError(fault, way_out=way_out)
         first = f"its first member is {shown(names[0])}" if names else "it is empty"
         raise ArchiveError(f"it is a zip archive without a data.pkl; {first}")
     if len(roots) > 1:

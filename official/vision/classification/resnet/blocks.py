@@ -85,6 +85,7 @@ class Bottleneck(Layer):
     """
 
     expansion = 4
+    stride_first = False
 
     def __init__(
         self,
@@ -102,9 +103,10 @@ class Bottleneck(Layer):
         super().__init__()
         width = inner_width(channels, groups, base_width)
         out_channels = channels * self.expansion
-        self.conv1 = M.Conv2d(in_channels, width, 1, bias=False)
+        first, second = (stride, 1) if self.stride_first else (1, stride)
+        self.conv1 = M.Conv2d(in_channels, width, 1, first, bias=False)
         self.bn1 = norm(width)
-        self.conv2 = conv3x3(width, width, stride, groups, first_dilation or dilation)
+        self.conv2 = conv3x3(width, width, second, groups, first_dilation or dilation)
         self.bn2 = norm(width)
         self.conv3 = M.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = norm(out_channels)
@@ -128,6 +130,12 @@ class Bottleneck(Layer):
     def last_layer(self) -> M.Module:
         """What ends the residual branch."""
         return self.bn3
+
+
+class StrideFirstBottleneck(Bottleneck):
+    """Bottleneck whose stride is on the first 1x1 convolution, as in the first paper."""
+
+    stride_first = True
 
 
 def end_block(block: Layer, conv: M.Module, norm: M.Module, x: Tensor, shortcut: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ He et al., "Bag of Tricks for Image Classification with Convolutional Neural Net
 Networks", CVPR 2017 (arXiv:1611.05431); Zagoruyko and Komodakis, "Wide Residual Networks", BMVC
 2016 (arXiv:1605.07146). A bottleneck carries its stride on the 3x3 convolution, as every
 published weight file of the three projects this repository answers to expects ("v1.5",
-ResNet-B); the first paper has it on the first 1x1.
+ResNet-B); the first paper has it on the first 1x1, which weights of Keras, Caffe2 and MSRA need
+(v1a).
 
 Names, arguments and ``extract_features`` are those of MegEngine/Models, so that code written
 against its ``model.py`` runs on this one.
@@ -24,6 +25,7 @@ from .blocks import (
     ConvNorms,
     MaxPool3x3,
     Norm,
+    StrideFirstBottleneck,
     build_stages,
     conv3x3,
     initialise,
@@ -263,6 +265,24 @@ def wide_resnet50_2(**kwargs: Any) -> ResNet:
 def wide_resnet101_2(**kwargs: Any) -> ResNet:
     """Wide ResNet-101-2: inner width doubled, 126.9 M parameters, 22.8 G multiply-adds."""
     return ResNet(Bottleneck, STAGES[101], width_per_group=128, **kwargs)
+
+
+@accepts_pretrained
+def resnetv1a50(**kwargs: Any) -> ResNet:
+    """ResNet-50-A: stride on the first 1x1, 25.6 M parameters, 3.9 G multiply-adds at 224 px."""
+    return ResNet(StrideFirstBottleneck, STAGES[50], **kwargs)
+
+
+@accepts_pretrained
+def resnetv1a101(**kwargs: Any) -> ResNet:
+    """ResNet-101-A: stride on the first 1x1, 44.5 M parameters, 7.6 G multiply-adds at 224 px."""
+    return ResNet(StrideFirstBottleneck, STAGES[101], **kwargs)
+
+
+@accepts_pretrained
+def resnetv1a152(**kwargs: Any) -> ResNet:
+    """ResNet-152-A: stride on the first 1x1, 60.2 M parameters, 11.3 G multiply-adds at 224 px."""
+    return ResNet(StrideFirstBottleneck, STAGES[152], **kwargs)
 
 
 @accepts_pretrained

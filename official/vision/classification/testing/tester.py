@@ -13,6 +13,7 @@ from ..data.sampler import eval_batches
 from ..data.splits import HeldOut, open_testing
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
+from ..distributed.consistency import require_same_state
 from ..distributed.heartbeat import with_heartbeats
 from ..distributed.launch import Topology, launch
 from ..engine.class_scores import ClassCounts, ClassScores
@@ -22,13 +23,18 @@ from ..engine.evaluation import FlipTta, Result, evaluate
 from ..engine.files import check_target, refuse_inside
 from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
+from ..engine.nodes import require_same_images
 from ..engine.schema import Precision
+from ..engine.skipping import Skipped, without_broken
 from ..errors import UsageError, UserError, WeightsError
+from ..page import language_of
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
 from .benchmarks import Judge, line_of, load_images
 from .calibration import Calibration, LogitsOfAll, calibrate
 from .report.answers import AnswersOfAll, ReportData
+from .report.heat import HeatMaps
+from .report.run import run_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class TestConfig:
         benchmark: one of ``BENCHMARKS``, which the images are; they are counted as it defines.
         real_labels: for ImageNet ReaL, the path of its labels.
         split: "train", "val" or "test"; None for "val" or what there is in its place.
+        language: of the report: "en", "zh", or None for that of the locale.
+        skip_broken: whether images that cannot be used are left out.
     """
 
     data: str
@@ -60,6 +68,8 @@ class TestConfig:
     benchmark: Optional[str] = None
     real_labels: Optional[str] = None
     split: Optional[str] = None
+    language: Optional[str] = None
+    skip_broken: bool = False
 
 
 def test(config: TestConfig) -> int:
@@ -95,6 +105,13 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         folder = apply_class_map(folder, class_map, network.classes, network.names)
     console = Console(rank() == 0)
     console.line(which)
+    skipped = None
+    if config.skip_broken:
+        folder, skipped = without_broken(folder, "test", network.preprocess, config.workers)
+        for line in skipped.lines():
+            console.line(line)
+    require_same_images(test=folder)
+    require_same_state(network.model, None)
     loader = Loader(
         folder,
         EvalTransform(network.preprocess),
@@ -124,15 +141,18 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
     scores = counts.scores()
-    _tell(config, console, result, scores, folder, mirrored, calibration, judge)
+    _tell(config, console, result, scores, folder, mirrored, calibration, judge, skipped)
     if answers and config.report:
         data = ReportData(
             folder,
             answers.gather(),
             result.loss,
-            f"{network.arch} on {folder.root}",
+            f"{network.arch} · {_name_of(folder)}",
             _about(config, device, network, folder),
-            _remarks(mirrored, calibration),
+            _remarks(mirrored, calibration) + (skipped.lines() if skipped else []),
+            HeatMaps(model, normalize, network.preprocess),
+            run_of(config.network.model),
+            language_of(config.language),
         )
         _report(Path(config.report), console, data)
     return 0
@@ -155,6 +175,7 @@ def _tell(
     mirrored: Optional[Result],
     calibration: Optional[Calibration],
     judge: Optional[Judge],
+    skipped: Optional[Skipped],
 ) -> None:
     answer = result.to_dict()
     console.line(f"Test Acc@1 {result.top1:.3f}, Acc@5 {result.top5:.3f}")
@@ -172,6 +193,8 @@ def _tell(
     if judge:
         answer["benchmark"] = judge.result()
         console.line(line_of(answer["benchmark"]))
+    if skipped:
+        answer["skipped"] = skipped.to_dict()
     if config.json and rank() == 0:
         _write_json(Path(config.json), answer)
 
@@ -184,6 +207,13 @@ def _remarks(mirrored: Optional[Result], calibration: Optional[Calibration]) -> 
     return lines + (calibration.lines() if calibration else [])
 
 
+def _name_of(folder: ImageDataset) -> str:
+    """Of a data set: the last part of its path that says something."""
+    path = Path(folder.root).resolve()
+    usual = ("train", "training", "val", "valid", "validation", "test")
+    return f"{path.parent.name}/{path.name}" if path.name in usual else path.name
+
+
 def _about(
     config: TestConfig, device: str, network: Network, folder: ImageDataset
 ) -> Dict[str, str]:
@@ -191,12 +221,21 @@ def _about(
     processes = config.topology.processes
     return {
         "Network": f"{network.arch}, {network.num_classes:,} classes",
-        "Weights": config.network.model or "published",
-        "Data": f"{folder.root}, {len(folder):,} images",
+        "Weights": _weights(config.network.model),
+        "Data": f"{_name_of(folder)}, {len(folder):,} images",
         "Preprocessing": ", ".join(f"{k} {v}" for k, v in network.preprocess.to_dict().items()),
         "Computed": f"on {device}, {config.precision}, processes: {processes}",
         "Date": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def _weights(model: Optional[str]) -> str:
+    """By the names of the file and its folder, which say nothing of the machine."""
+    return (
+        "/".join(Path(model).resolve().parts[-2:])
+        if model and Path(model).exists()
+        else (model or "published")
+    )
 
 
 def _report(target: Path, console: Console, data: ReportData) -> None:
@@ -204,7 +243,7 @@ def _report(target: Path, console: Console, data: ReportData) -> None:
         from .report.page import write_report  # matplotlib takes its time
 
         write_report(target, data)
-    console.line(f"report: {target}")
+    console.line(f"report: {target / 'report.html'}, and every image in predictions.csv")
 
 
 def _make_folder(path: Path) -> None:

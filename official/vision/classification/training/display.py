@@ -66,7 +66,7 @@ class Display:
         self.console.tick(f"Epoch {epoch} Step {step - 1}, LR {_shown(rate)}, {self.meters}")
         means = self.meters.means()
         numbers = {"loss": f"{means['loss']:.3f}", "top1": f"{means['top1']:.1f}"}
-        self.console.advance(0, **numbers, left=self.time_left(step))
+        self.console.advance(0, **{"run left": self.time_left(step), **numbers})
         share = step / self.steps_per_epoch
         self.console.metrics(event="train", step=step, epoch=share, lr=rate, **means)
         self.meters.reset()

@@ -13,11 +13,10 @@ import megengine.module as M
 import numpy as np
 
 from ..data.augment import TrainTransform
+from ..data.augmentation.mixing import Mix, apply_mix, draw_mix
 from ..data.dataset import ImageDataset
 from ..data.loader import Batch, Loader
-from ..data.mixing import Mix, apply_mix, draw_mix
 from ..data.sampler import steps_per_epoch, train_batches
-from ..data.splits import open_training
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import refuse_inside
@@ -31,6 +30,7 @@ from ..zoo.classes import display_names
 from ..zoo.models import get_model
 from ..zoo.trained import look_up, start_from
 from .checkpoint import read_checkpoint
+from .images import open_images
 from .run_folder import RunFolder
 from .step import TrainingStep
 from .trainer import TrainConfig
@@ -58,7 +58,7 @@ def dry_run(config: TrainConfig) -> int:
     console = Console()
     console.line(dump_recipe(config.recipe).rstrip())
     ranks = config.topology.processes
-    data = open_training(config.data, config.val_share, config.seed)
+    data, _ = open_images(config)
     train_set, val_set = data.train, data.val
     classes = number_of_classes(config.num_classes, train_set)
     batch = _first_batch(config, train_set, ranks)

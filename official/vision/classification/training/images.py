@@ -1,6 +1,7 @@
 """The images of a run as batches: to train on, to test on, to take features from."""
 
-from typing import Iterable, Iterator, Optional
+from dataclasses import replace
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -8,12 +9,40 @@ from ..data.augment import TrainTransform
 from ..data.dataset import ImageDataset
 from ..data.loader import Loader, Transform
 from ..data.sampler import BatchIndices, eval_batches, train_batches
-from ..data.splits import TrainingData
+from ..data.splits import TrainingData, open_training
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, world_size
 from ..engine.recipe import Recipe
+from ..engine.skipping import Skipped, without_broken
+
+if TYPE_CHECKING:
+    from .trainer import TrainConfig
 
 EVAL_BATCH = 100
+
+
+def open_images(config: "TrainConfig") -> Tuple[TrainingData, Dict[str, Skipped]]:
+    """The data of a run, and what of it is left out by split: nothing without --skip-broken.
+
+    Which images are held out for validation does not depend on those that are left out.
+    """
+    data = open_training(config.data, config.val_share, config.seed)
+    if not config.skip_broken:
+        return data, {}
+    needs = (config.recipe.preprocess, config.workers)
+    train, left_out = without_broken(data.train, "training", *needs)
+    skipped = {"train": left_out}
+    val, skipped["val"] = without_broken(data.val, "validation", *needs)
+    test = data.test
+    if test is not None:
+        test, skipped["test"] = without_broken(test, "test", *needs)
+    lines = [*data.lines, *(line for one in skipped.values() for line in one.lines())]
+    return replace(data, train=train, val=val, test=test, lines=lines), skipped
+
+
+def counts_of(skipped: Dict[str, Skipped], *splits: str) -> Dict[str, int]:
+    """For metrics.jsonl: how many images of these splits were left out, where any may be."""
+    return {f"skipped_{name}": skipped[name].count for name in splits if name in skipped}
 
 
 class RunImages:

@@ -21,8 +21,9 @@ def loss_of(section: Loss, class_weights: Optional[np.ndarray] = None) -> Criter
     - ``softmax``: cross-entropy with the softmax of the logits.
     - ``bce``: every class is a question of its own, answered by the sigmoid of its logit, and the
       binary cross-entropies of an image are added up (Wightman et al., arXiv:2110.00476). The sum
-      is MMPreTrain's; timm's default is their mean, C times smaller, which matters where gradients
-      are clipped.
+      is MMPreTrain's; timm's default is their mean (``over_classes``), C times smaller, which
+      matters where gradients are clipped. With ``mixed: all`` each class that a mixed image has a
+      share of is there, which is what the paper proposes.
 
     Label smoothing turns shares t into ``t (1 - eps) + eps / C`` for both (Szegedy et al.,
     arXiv:1512.00567, section 7).
@@ -32,26 +33,25 @@ def loss_of(section: Loss, class_weights: Optional[np.ndarray] = None) -> Criter
     over weights: it does not depend on how the images are spread over batches and devices.
     """
     compute = {"softmax": _softmax, "bce": _binary}[section.type]
-    smoothing = section.label_smoothing
     weights = None if class_weights is None else Tensor(class_weights)
-    return lambda logits, targets: compute(logits.astype("float32"), targets, smoothing, weights)
+    return lambda logits, targets: compute(logits.astype("float32"), targets, section, weights)
 
 
-def _softmax(
-    logits: Tensor, targets: Tensor, smoothing: float, weights: Optional[Tensor]
-) -> Tensor:
+def _softmax(logits: Tensor, targets: Tensor, how: Loss, weights: Optional[Tensor]) -> Tensor:
     if targets.ndim == 1 and weights is None:
-        return F.nn.cross_entropy(logits, targets, label_smooth=smoothing)
-    targets = _smooth(_shares(logits, targets), smoothing)
+        return F.nn.cross_entropy(logits, targets, label_smooth=how.label_smoothing)
+    targets = _smooth(_shares(logits, targets), how.label_smoothing)
     if weights is not None:
         targets = targets * weights
     return -(targets * F.logsoftmax(logits, axis=1)).sum(axis=1).mean()
 
 
-def _binary(logits: Tensor, targets: Tensor, smoothing: float, weights: Optional[Tensor]) -> Tensor:
+def _binary(logits: Tensor, targets: Tensor, how: Loss, weights: Optional[Tensor]) -> Tensor:
     shares = _shares(logits, targets)
-    smooth = _smooth(shares, smoothing)
-    losses = F.nn.binary_cross_entropy(logits, smooth, reduction="none").sum(axis=1)
+    present = (shares > 0).astype("float32") if how.mixed == "all" else shares
+    smooth = _smooth(present, how.label_smoothing)
+    losses = F.nn.binary_cross_entropy(logits, smooth, reduction="none")
+    losses = losses.mean(axis=1) if how.over_classes == "mean" else losses.sum(axis=1)
     if weights is not None:
         losses = losses * (shares * weights).sum(axis=1)
     return losses.mean()

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 import numpy as np
 
 from ..distributed.collectives import rank
+from ..engine.class_scores import Best
 from ..engine.recipe import Recipe
 from ..errors import UsageError, WeightsError
 from .checkpoint import Progress, read_checkpoint
@@ -40,8 +41,8 @@ def read_latest(paths: Sequence[Path]) -> Tuple[Path, Progress, Dict[str, np.nda
 def require_same_recipe(path: Path, there: Progress, here: Progress, steps_per_epoch: int) -> str:
     """See that a run that is described by ``here`` may go on from the checkpoint ``path``.
 
-    How many devices share the batch of an update may change. A run that has come to its end may
-    have more epochs; everything else stays.
+    How many devices share the batch of an update may change. A run that has come to its end, or has
+    lost its patience, may have more epochs and another patience; everything else stays.
 
     Args:
         there: what the checkpoint says.
@@ -64,19 +65,29 @@ def require_same_recipe(path: Path, there: Progress, here: Progress, steps_per_e
     differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     last_step = recipe.epochs * steps_per_epoch
     is_longer = wanted.epochs > recipe.epochs
-    may_be_longer = is_longer and there.step == last_step
-    if [key for key in differing if not (may_be_longer and key in _OF_LENGTH)]:
+    has_ended = there.step == last_step or _has_lost_patience(there, recipe, steps_per_epoch)
+    may_change = {"patience", *(_OF_LENGTH if is_longer else ())} if has_ended else set()
+    if set(differing) - may_change:
         raise UsageError(_explain(path, differing, before, after, is_longer))
     if there.step > last_step:
         raise WeightsError(
             f"{path}: cannot be resumed: step {there.step} of a run that ends at {last_step}"
         )
-    if not may_be_longer:
+    if not differing:
         return ""
+    changes = [f"{wanted.epochs} epochs instead of {recipe.epochs}"] if is_longer else []
+    if wanted.patience != recipe.patience:
+        changes.append(f"patience {_shown(wanted.patience)} instead of {_shown(recipe.patience)}")
     return (
-        f"made longer: {wanted.epochs} epochs instead of {recipe.epochs}, with the optimizer's "
-        f"state; the learning rate goes on as in a run of {wanted.epochs} epochs"
+        f"made longer: {', '.join(changes)}, with the optimizer's state; the learning rate goes on "
+        f"as in a run of {wanted.epochs} epochs"
     )
+
+
+def _has_lost_patience(there: Progress, recipe: Recipe, steps_per_epoch: int) -> bool:
+    epoch, within = divmod(there.step, steps_per_epoch)
+    best = Best(recipe.best_metric, epoch=there.best_epoch, patience=recipe.patience)
+    return within == 0 and best.is_out_of_patience(epoch)
 
 
 def _explain(

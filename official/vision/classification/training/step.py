@@ -9,8 +9,8 @@ import numpy as np
 from megengine import Tensor
 from megengine.autodiff import GradManager
 
+from ..data.augmentation.mixing import apply_mix, draw_mix, mix_targets
 from ..data.loader import Batch
-from ..data.mixing import apply_mix, draw_mix, mix_targets
 from ..data.normalize import Normalize
 from ..distributed.collectives import rank, world_size
 from ..engine.schema import Recipe

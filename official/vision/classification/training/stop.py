@@ -4,6 +4,7 @@ import signal
 from types import FrameType
 from typing import Any, Dict, Optional
 
+from ..distributed.collectives import world_size
 from ..distributed.supervisor import STOP_SIGNALS, handle_signals, restore_signals
 
 
@@ -11,7 +12,9 @@ class StopRequest:
     """While entered, turns a signal that ends programs into a note, so that the run can be saved.
 
     The second Ctrl-C or SIGTERM is let through. SIGHUP, SIGUSR1 and SIGUSR2 are not: a terminal
-    that is lost, and a scheduler that warns, may say so more than once.
+    that is lost, and a scheduler that warns, may say so more than once. One of several ranks lets
+    none through: Slurm sends a signal to every process of a job, so that ranks get it twice, and
+    the launcher ends those that do not obey.
 
     Use as a context manager and look at ``came`` after every step.
     """
@@ -46,6 +49,6 @@ class StopRequest:
 
     def _note(self, number: int, frame: Optional[FrameType]) -> None:
         self.number = self.number or number
-        if number in (signal.SIGINT, signal.SIGTERM):
+        if world_size() == 1 and number in (signal.SIGINT, signal.SIGTERM):
             urgent = (signal.SIGINT, signal.SIGTERM)
             restore_signals({each: self._before[each] for each in urgent if each in self._before})

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..data.dataset import ImageDataset
 from ..data.sampler import steps_per_epoch
-from ..data.splits import open_training
 from ..distributed.collectives import barrier, broadcast_model, rank, sum_over_ranks, world_size
 from ..distributed.consistency import require_same_run, require_same_state, share_statistics
 from ..distributed.heartbeat import with_heartbeats
@@ -24,6 +23,7 @@ from ..engine.evaluation import Result, evaluate
 from ..engine.files import refuse_inside
 from ..engine.labels import number_of_classes
 from ..engine.meters import NonFiniteLoss
+from ..engine.nodes import require_same_images
 from ..engine.recipe import Recipe
 from ..errors import TrainingError
 from ..zoo.models import get_model
@@ -32,7 +32,7 @@ from ..zoo.weights import load_weights
 from .checkpoint import Progress, collect_tensors, restore, save_checkpoint, save_weights
 from .curves import draw_curves
 from .display import Display
-from .images import RunImages
+from .images import RunImages, counts_of, open_images
 from .probe import probe_of
 from .report.model_card import write_card
 from .report.summary import Run, metrics_of, summary
@@ -69,9 +69,10 @@ class TrainConfig:
     print_freq: int = 20
     save_every: int = 1000
     keep: int = 2
-    tensorboard: bool = False
+    trackers: Tuple[str, ...] = ()  # of engine/trackers.py
     linear_probe: bool = False  # stop before the first step
     val_share: Optional[float] = None  # of the training images, held out for validation
+    skip_broken: bool = False  # go on without the images that cannot be read
 
 
 def train(config: TrainConfig) -> int:
@@ -96,7 +97,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, device: str):
         self.config = config
         self.recipe = recipe = config.recipe
-        self.data = open_training(config.data, config.val_share, config.seed)
+        self.data, self.skipped = open_images(config)
         self.train_set, self.val_set = self.data.train, self.data.val
         self.images = RunImages(self.data, recipe, config.seed, config.workers)
         self.num_classes = number_of_classes(config.num_classes, self.train_set)
@@ -106,7 +107,7 @@ class Trainer:
         self.total_lr = recipe.total_lr(world_size())
 
         self.folder = RunFolder(config.save, config.arch, config.resume, config.keep)
-        self.console = Console(rank() == 0, self.folder.path, config.tensorboard)
+        self.console = Console(rank() == 0, self.folder.path, config.trackers, recipe.model_dump())
         megengine.random.seed(config.seed)
         self.device = device
         self.started_from = ""
@@ -125,7 +126,7 @@ class Trainer:
 
     def run(self) -> int:
         """Train to the end, or to a signal; return the exit code."""
-        with contextlib.ExitStack() as until_the_end:
+        with contextlib.closing(self.console), contextlib.ExitStack() as until_the_end:
             if rank() == 0:  # for all: only this one writes
                 until_the_end.enter_context(self.folder.locked())
                 self.folder.prepare()
@@ -137,18 +138,15 @@ class Trainer:
             self._resume()
         elif self.folder.metrics.exists():  # of a run that was ended before its first checkpoint
             self.console.rewind_metrics(0)
-        require_same_run("the training set", [self.train_set.classes, len(self.train_set)])
+        require_same_images(training=self.train_set, validation=self.val_set)
+        require_same_run("the recipe", [self.recipe.model_dump_json()])
         require_same_run("the step to go on from (--save must be on a shared disk)", [self.step])
         if rank() == 0:  # only now: a run that is refused leaves the recipe of the one before
             self.folder.write_recipe(self.recipe)
-        for line in self.data.lines:
+        about = [f"kernels: {self.model.ops.name}", f"results go to {self.folder.path}"]
+        lines = [*self.data.lines, self.started_from, *about, self.train_step.scaler.note]
+        for line in filter(None, lines):
             self.console.line(line)
-        if self.started_from:
-            self.console.line(self.started_from)
-        self.console.line(f"kernels: {self.model.ops.name}")
-        self.console.line(f"results go to {self.folder.path}")
-        if self.train_step.scaler.note:
-            self.console.line(self.train_step.scaler.note)
         if self.recipe.probe and self.config.weights and not self.folder.resume_from:
             self._start_with_probe()
         if self.config.linear_probe:
@@ -190,7 +188,8 @@ class Trainer:
             return False
         self.console.line(
             f"ends after epoch {epoch} of {self.recipe.epochs}: {self.recipe.patience} in a row "
-            f"were not better than epoch {self.best.epoch} by {self.best.metric} (patience)"
+            f"were not better than epoch {self.best.epoch} by {self.best.metric}; --resume auto "
+            "with a larger patience goes on"
         )
         return True
 
@@ -201,6 +200,7 @@ class Trainer:
             self.model.load_state_dict(dict(load_weights(self.folder.best).tensors))
             result, scores = self._evaluate("Test of the best", self.data.test)
             metrics = metrics_of("test", result, scores, self.train_set.classes)
+            metrics.update(counts_of(self.skipped, "test"))
             self.console.metrics(event="test", step=self.step, epoch=self.best.epoch, **metrics)
         if rank() == 0:
             run = Run(
@@ -276,6 +276,7 @@ class Trainer:
                 f"Acc@5 {result.top5:.3f}"
             )
             metrics.update(metrics_of("average", result, scores, self.train_set.classes))
+        metrics.update(counts_of(self.skipped, "train", "val"))
         self.console.metrics(event="epoch", step=self.step, epoch=epoch, **metrics)
         is_best = self.best.take(epoch, {**vars(result), "top1": result.top1, **scores.means()})
         if is_best:

@@ -48,10 +48,10 @@ def fetch(row: Row, check: Callable[[Path], None], max_bytes: int) -> Path:
         return _intact(row, row.shipped)
     path = cached_path(row.url)
     try:
-        if not (_is_there(path) and _is_there(_pin_path(path))):
+        if not (is_there(path) and is_there(pin_path(path))):
             path.parent.mkdir(parents=True, exist_ok=True)
             _fill_cache(path, row, check, max_bytes)
-        _compare_with_pin(path)
+        compare_with_pin(path)
     except OSError as error:
         raise DownloadError(
             f"{path}: {reason(error)}; set MGE_HOME to a folder that can be written, or fetch "
@@ -82,7 +82,7 @@ def cached_path(url: str) -> Path:
 def file_digest(path: Path, algorithm: str) -> str:
     """Hex digest of a regular file's content."""
     digest = hashlib.new(algorithm)
-    with _open_regular(path, os.O_RDONLY) as file:
+    with open_regular(path, os.O_RDONLY) as file:
         for piece in iter(lambda: file.read(_PIECE), b""):
             digest.update(piece)
     return digest.hexdigest()
@@ -91,13 +91,13 @@ def file_digest(path: Path, algorithm: str) -> str:
 def _fill_cache(path: Path, row: Row, check: Callable[[Path], None], max_bytes: int) -> None:
     """Put the file and its pin in place, the file last: where it is, it has been checked."""
     part = path.with_name(path.name + ".part")
-    with _reserved(part) as file:
-        if not _is_there(path):
+    with reserved(part) as file:
+        if not is_there(path):
             _download(row.url, file, max_bytes)
-            _pin(path, _inspect(part, row, check, without_password(_mirrored(row.url))))
+            pin(path, _inspect(part, row, check, without_password(_mirrored(row.url))))
             part.replace(path)
-        elif not _is_there(_pin_path(path)):  # MegEngine's hub has fetched it
-            _pin(path, _inspect(path, row, check, str(path), "; delete it to download it again"))
+        elif not is_there(pin_path(path)):  # MegEngine's hub has fetched it
+            pin(path, _inspect(path, row, check, str(path), "; delete it to download it again"))
 
 
 def _inspect(
@@ -148,17 +148,17 @@ def _try_digests(path: Path, row: Row, sha256: str) -> None:
     )
 
 
-def _pin(path: Path, sha256: str) -> None:
-    pin = _pin_path(path)
-    part = pin.with_name(pin.name + ".part")
-    with _reserved(part) as file:
+def pin(path: Path, sha256: str) -> None:
+    name = pin_path(path)
+    part = name.with_name(name.name + ".part")
+    with reserved(part) as file:
         file.write(f"{sha256}\n".encode())
         file.flush()
-        part.replace(pin)
+        part.replace(name)
 
 
-def _compare_with_pin(path: Path) -> None:
-    with _open_regular(_pin_path(path), os.O_RDONLY) as file:
+def compare_with_pin(path: Path) -> None:
+    with open_regular(pin_path(path), os.O_RDONLY) as file:
         pinned = file.read(2 * _PIN).decode("ascii", "replace").strip()
     sha256 = file_digest(path, "sha256")
     if sha256 != pinned:
@@ -177,7 +177,7 @@ def _download(url: str, file: BinaryIO, max_bytes: int) -> None:
         with contextlib.closing(Transfer(source)) as transfer:
             if transfer.status != 200:
                 raise DownloadError(f"{shown}: HTTP status {transfer.status}; {way_out}")
-            received = _save(transfer, file, max_bytes, Path(url).name)
+            received = save(transfer, file, max_bytes, Path(url).name)
     except TransferError as error:
         raise DownloadError(f"{shown}: {error}; {way_out}") from None
     if received > max_bytes:
@@ -188,10 +188,12 @@ def _download(url: str, file: BinaryIO, max_bytes: int) -> None:
         )
 
 
-def _save(transfer: Transfer, file: BinaryIO, max_bytes: int, label: str) -> int:
+def save(transfer: Transfer, file: BinaryIO, max_bytes: int, label: str) -> int:
     received = 0
     total = transfer.length or None
-    with tqdm(total=total, unit="B", unit_scale=True, desc=label, disable=None) as bar:
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc=label, disable=None, dynamic_ncols=True
+    ) as bar:
         for piece in transfer:
             file.write(piece)
             received += len(piece)
@@ -207,16 +209,16 @@ def _mirrored(url: str) -> str:
     return mirror.rstrip("/") + urlparse(url).path if mirror else url
 
 
-def _pin_path(path: Path) -> Path:
+def pin_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether a name is taken, be it by a link that leads nowhere."""
     return os.path.lexists(path)
 
 
-def _open_regular(path: Path, flags: int) -> BinaryIO:
+def open_regular(path: Path, flags: int) -> BinaryIO:
     """Open a file of the cache, which nobody can have made a link or a pipe.
 
     Raises:
@@ -241,21 +243,23 @@ def _irregular(path: Path) -> WeightsError:
 
 
 @contextlib.contextmanager
-def _reserved(part: Path) -> Iterator[BinaryIO]:
+def reserved(part: Path, keep: bool = False) -> Iterator[BinaryIO]:
     """Let one process at a time have ``part``, empty, which is gone afterwards; the others wait.
+
+    ``keep`` lets it have what is in it already, and stay, unless it is renamed or removed.
 
     The lock is on the file itself: on NFS only what is open for writing can be locked.
     """
     while True:
-        with _open_regular(part, os.O_RDWR | os.O_CREAT) as file:
+        with open_regular(part, os.O_RDWR | os.O_CREAT) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(part, file):  # the one before has renamed or removed it
                 continue
             try:
-                file.truncate(0)
+                file.truncate(file.seek(0, os.SEEK_END) if keep else 0)
                 yield file
             finally:
-                if _is_at(part, file):
+                if not keep and _is_at(part, file):
                     part.unlink()
             return
 

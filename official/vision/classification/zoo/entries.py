@@ -11,8 +11,9 @@ of its normalisations; then the first of ``_PREFERRED``; then the first in the f
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Dict, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Collection, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from ..errors import UsageError, WeightsError
 from ..readers import Contents, StoredTensor
@@ -78,16 +79,19 @@ class Found:
     Args:
         entry: the network.
         others: names of the other networks.
-        beside: what else the file has, a phrase for each part.
+        beside: the other tensors, by their whole names, and which part of the file they are of.
     """
 
     entry: Entry
     others: Tuple[str, ...]
-    beside: Tuple[str, ...]
+    beside: Mapping[str, str]
 
-    @property
-    def remark(self) -> str:
-        """What to tell of the choice, in a line; empty where there was none."""
+    def remark(self, used: Collection[str] = ()) -> str:
+        """What to tell of the choice, in a line; empty where there was none.
+
+        Args:
+            used: names in the network's dict of what is taken besides.
+        """
         told = []
         if self.others:
             rest = ", ".join(map(shown, self.others[:3])) + " and more" * (len(self.others) > 3)
@@ -97,8 +101,12 @@ class Found:
             )
         elif self.entry.averaged:
             told.append(f"takes {shown(self.entry.name)}, averaged weights, as there are no others")
-        if self.beside:
-            told.append(f"leaves out {', '.join(self.beside)}")
+        taken = {".".join((*self.entry.path, name)) for name in used}
+        parts = Counter(part for name, part in self.beside.items() if name not in taken)
+        if parts:
+            left = [f"{shown(p)} ({n} tensor{'s' * (n > 1)})" for p, n in parts.items()][:_MAX_TOLD]
+            more = [f"{len(parts) - _MAX_TOLD} more"] if len(parts) > _MAX_TOLD else []
+            told.append(f"leaves out {', '.join([*left, *more])}")
         return "; ".join(told)
 
     def in_file(self, sources: Mapping[str, str]) -> Dict[str, str]:
@@ -147,7 +155,7 @@ def find(contents: Contents, average: bool, wanted: Optional[str]) -> Optional[F
         return None
     chosen = _chosen(entries, average, wanted)
     others = [entry.name or "the whole" for entry in entries if entry is not chosen]
-    return Found(chosen, tuple(others), tuple(_beside(contents.value, chosen, entries)))
+    return Found(chosen, tuple(others), dict(_beside(contents.value, chosen, entries)))
 
 
 def _chosen(entries: List[Entry], average: bool, wanted: Optional[str]) -> Entry:
@@ -258,20 +266,17 @@ def _under(
     return Entry(path, prefix, found, sources, beside, averaged)
 
 
-def _beside(value: object, chosen: Entry, entries: List[Entry]) -> Iterator[str]:
-    """The other tensors of a file, counted by the first part of their name or path."""
-    networks = {(entry.path, source) for entry in entries for source in entry.sources.values()}
-    counts: Dict[str, int] = {}
+def _beside(value: object, chosen: Entry, entries: List[Entry]) -> Iterator[Tuple[str, str]]:
+    """The other tensors of a file, and the first part of their name or path."""
+    networks = {
+        ".".join((*entry.path, source)) for entry in entries for source in entry.sources.values()
+    }
     for path, values in dicts(value):
         for name, entry in values.items():
-            if not isinstance(entry, StoredTensor) or (path, name) in networks:
+            whole = ".".join((*path, str(name)))
+            if not isinstance(entry, StoredTensor) or whole in networks:
                 continue
             if path and path[0] != "".join(chosen.path[:1]):
-                part = path[0]
+                yield whole, path[0]
             else:
-                part = ".".join((*path[1:], str(name))).split(".")[0]
-            counts[part] = counts.get(part, 0) + 1
-    for part, count in list(counts.items())[:_MAX_TOLD]:
-        yield f"{shown(part)} ({count} tensor{'s' * (count > 1)})"
-    if len(counts) > _MAX_TOLD:
-        yield f"{len(counts) - _MAX_TOLD} more"
+                yield whole, ".".join((*path[1:], str(name))).split(".")[0]

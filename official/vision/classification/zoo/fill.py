@@ -1,6 +1,8 @@
 """Filling a network with the weights of a file, every tensor or none."""
 
 import logging
+import re
+from pathlib import Path
 from typing import Collection, Dict, List, Tuple
 
 import megengine.module as M
@@ -56,6 +58,7 @@ def fitting_tensors(
             raise WeightsError(
                 f"{weights.path}: has no classifier"
                 + (f" but another head ({weights.head})" if weights.head else "")
+                + (f" ({_hint(weights)})" if _hint(weights) else "")
                 + ", which is needed here; it is a start for training with --pretrained"
             )
     missing = misfits(expected, tensors)
@@ -63,13 +66,36 @@ def fitting_tensors(
     if missing:
         known = network_of(weights)
         other = known is not None and not name.startswith(f"{known}")
-        problems.append(f"it fits {known}" if other else "is it of another network?")
+        hint = _hint(weights)
+        problems.append(f"it fits {known}" if other else hint or "is it of another network?")
     if problems:
         raise WeightsError(f"{weights.path}: does not fit {name}: {'; '.join(problems)}")
     return {
         key: np.ascontiguousarray(tensors[key], np.float32).reshape(shape)
         for key, shape in expected.items()
     }
+
+
+# What a part of a name, or of the file's, gives away, and what to do about it.
+_HINTS = (
+    (r"_packed_params|\.zero_point$", "it is of a quantised network: save that of floats"),
+    (
+        r"\.weight_(orig|mask)$",
+        "it is pruned: torch.nn.utils.prune.remove makes plain weights of it",
+    ),
+    (
+        r"\.parametrizations\.|\.weight_[gv]$",
+        "it is parametrized: torch.nn.utils.parametrize.remove_parametrizations makes it plain",
+    ),
+    (r"-\d+-of-\d+\.", "it is one of several files: put their tensors into one"),
+    (r"\.lora_[AB]\.", "it has adapters (LoRA): merge them into the weights first"),
+)
+
+
+def _hint(weights: Weights) -> str:
+    """Why a file of the right network may not fit; empty where nothing tells."""
+    names = [*weights.tensors, *weights.head.split(", "), weights.remark, Path(weights.path).name]
+    return next((way for mark, way in _HINTS if any(re.search(mark, n) for n in names)), "")
 
 
 def _unusable(expected: Collection[str], tensors: Dict[str, np.ndarray]) -> List[str]:

@@ -9,19 +9,22 @@ from ..readers.pickle_data import shown
 from .models import ARCHS
 from .weights import CLASSIFIER, Weights
 
+STRIDE_FIRST = "resnetv1a"  # how the names of networks begin whose stride is on the first 1x1
+
 Shape = Tuple[int, ...]
 
 
 def network_of(weights: Weights) -> Optional[str]:
     """The first network of ours that the tensors fill, whatever their classifier; None for none.
 
-    Networks are built to be compared, but only those whose name has the file's depth.
+    Networks are built to be compared, but only those whose name has the file's depth. v1a has the
+    shapes of v1, and is meant only by the files of those who have their stride there.
     """
     depth = _depth(weights.tensors)
     named = re.compile(rf"(?<!\d){depth}(?!\d)")
     body = {name: value for name, value in weights.tensors.items() if name not in CLASSIFIER}
     for arch, build in ARCHS.items():
-        if depth and named.search(arch):
+        if depth and named.search(arch) and arch.startswith(STRIDE_FIRST) == weights.stride_first:
             shapes = {
                 name: tuple(value.shape)
                 for name, value in build(num_classes=1).named_tensors()

@@ -6,6 +6,7 @@ from typing import Iterable, List, NamedTuple, Optional, Sequence
 from ..errors import UsageError
 from ..resnet import ARCHS
 from ..resnet.complexity import complexity, without_weights
+from ..text import aligned
 from .models import image_size
 from .rows import ROWS, Row, default_row
 
@@ -56,13 +57,7 @@ def listed(pattern: Optional[str] = None, min_top1: Optional[float] = None) -> L
 
 def table(lines: Sequence[Listed]) -> Iterable[str]:
     """Lines for a terminal; an asterisk marks the default rows."""
-    cells = [HEAD, *map(_cells, lines)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
-    for row in cells:
-        yield "  ".join(
-            text.ljust(width) if column in _LEFT else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths))
-        ).rstrip()
+    return aligned([HEAD, *map(_cells, lines)], left=_LEFT)
 
 
 def lines_for(pattern: Optional[str], min_top1: Optional[float]) -> Iterable[str]:

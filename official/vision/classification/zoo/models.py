@@ -5,7 +5,7 @@ from typing import Any, List, Optional
 
 import megengine.module as M
 
-from ..errors import UsageError
+from ..errors import UsageError, explained_threads
 from ..resnet import ARCHS
 from ..resnet.pretrained import Pretrained
 from ..text import unknown
@@ -52,14 +52,16 @@ def get_model(name: str, pretrained: Pretrained = False, **kwargs: Any) -> M.Mod
             another row; or the path of a weight file.
 
     Raises:
-        UsageError: for an unknown name, with the nearest ones.
+        UsageError: for an unknown name, with the nearest ones; in a thread that MegEngine was not
+            imported in.
         WeightsError: when the weights cannot be had or do not fit.
     """
     arch = arch_of(name)
     if name in BY_NAME:
         kwargs.setdefault("num_classes", BY_NAME[name].num_classes)
         pretrained = name if pretrained is True else pretrained
-    return ARCHS[arch](pretrained=pretrained, **kwargs)
+    with explained_threads():
+        return ARCHS[arch](pretrained=pretrained, **kwargs)
 
 
 def arch_of(name: str) -> str:

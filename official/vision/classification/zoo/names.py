@@ -12,6 +12,8 @@ from typing import Any, Collection, Dict, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from ..errors import WeightsError
+from ..readers import StoredTensor
+from ..readers.contents import Transposed
 from ..readers.pickle_data import shown
 from .schemes import (
     RESNET_D_MARK,
@@ -21,6 +23,10 @@ from .schemes import (
     TIMM_V2_D_RULES,
     Rules,
 )
+
+EPSILON = 1e-5  # of every normalisation here
+
+_MAY_BE_AFFINE = ("caffe2", "detectron2")  # normalisations that are a scale and a bias
 
 # A tensor by which a network is known: what stands before it is what is wrapped around.
 _ANCHORS = "|".join(scheme.anchor for scheme in SCHEMES.values() if scheme.anchor)
@@ -50,11 +56,14 @@ def translate(tensors: Mapping[str, Any]) -> Translation:
     A name without a rule stays as it is: whoever fills a network finds it left over.
 
     Raises:
-        WeightsError: when two names of the file mean the same tensor.
+        WeightsError: when two names of the file mean the same tensor, or no network here computes
+            what these are of.
     """
     plain = _without_wrapper(tensors)
     name = _scheme_of(plain.values())
     scheme = SCHEMES[name]
+    if scheme.refused:
+        raise WeightsError(scheme.refused)
     rules = scheme.rules
     if RESNET_D_MARK in plain.values():
         rules += RESNET_D_RULES
@@ -81,6 +90,39 @@ def in_our_shapes(scheme: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.n
     if scheme == "timm_v2" and head is not None and head.shape[2:] == (1, 1):
         return {**tensors, "fc.weight": head.reshape(head.shape[:2])}
     return tensors
+
+
+def in_our_order(scheme: str, tensors: Mapping[str, StoredTensor]) -> Dict[str, StoredTensor]:
+    """Translated tensors with their axes as here: (out, in, height, width) and (out, in)."""
+    if not SCHEMES[scheme].kernels_last:
+        return dict(tensors)
+    axes = {4: (3, 2, 0, 1), 2: (1, 0)}
+    return {
+        name: Transposed(tensor, axes[len(tensor.shape)]) if len(tensor.shape) in axes else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def with_our_norms(scheme: str, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Translated tensors for normalisations as here: with statistics, and our epsilon.
+
+    Caffe2's have a scale and a bias only. Keras's convolutions have biases, which the means take
+    over: ``x + b - mean`` is ``x - (mean - b)``; its epsilon is one that the variances take over.
+    """
+    found = dict(tensors)
+    for name, value in tensors.items():
+        module, _, part = name.rpartition(".")
+        affine = scheme in _MAY_BE_AFFINE and f"{module}.running_mean" not in tensors
+        if part == "weight" and value.ndim == 1 and affine:
+            found[f"{module}.running_mean"] = np.zeros_like(value)
+            found[f"{module}.running_var"] = np.full_like(value, 1 - EPSILON)
+        elif part == "bias" and re.search(r"conv\d$|downsample\.0$", module):
+            mean = re.sub(r"conv(\d)$", r"bn\1", module).replace("downsample.0", "downsample.1")
+            if scheme == "keras" and f"{mean}.running_mean" in tensors:
+                found[f"{mean}.running_mean"] = tensors[f"{mean}.running_mean"] - found.pop(name)
+        elif part == "running_var":
+            found[name] = value + np.float32(SCHEMES[scheme].epsilon - EPSILON)
+    return found
 
 
 def _without_wrapper(names: Collection[str]) -> Dict[str, str]:
@@ -111,6 +153,10 @@ _BESIDE = re.compile(
 )
 
 
+# What self-supervised learning puts behind a network.
+_PROJECTION = re.compile(r"proj|predictor|mlp|neck|embed|contrast", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Split:
     """Names of a file, in ours, by what they are of."""
@@ -124,8 +170,8 @@ class Split:
 def split(shapes: Mapping[str, Sequence[int]]) -> Split:
     """Tell a network's body, its classifier, and what is neither.
 
-    A classifier is the one linear layer that takes the last stage's channels, whatever it is
-    called, if nothing else with weights stands beside it; ``fc`` in any case.
+    A classifier is the one linear layer that takes the last stage's channels, if nothing else with
+    weights stands beside it and it is not called a projection; ``fc`` in any case.
     """
     body = [name for name in shapes if _OWN.match(name)]
     rest = [name for name in shapes if name not in set(body)]
@@ -154,7 +200,7 @@ def _linear(names: Sequence[str], shapes: Mapping[str, Sequence[int]], width: in
     if len(names) != 2 or len({name.rpartition(".")[0] for name in names}) > 1:
         return []
     weight, bias = sorted(names, reverse=True)
-    if not (weight.endswith(".weight") and bias.endswith(".bias")):
+    if not (weight.endswith(".weight") and bias.endswith(".bias")) or _PROJECTION.search(weight):
         return []
     rows, columns = (*shapes[weight], 0, 0)[:2]
     fits = columns == width and tuple(shapes[bias]) == (rows,)

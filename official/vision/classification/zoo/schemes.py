@@ -21,23 +21,36 @@ class Scheme:
         dropped: names that match this are not of the network.
         anchor: the whole name of a tensor that every network of this scheme has. What stands
             before it in a file is what is wrapped around the network.
-        caveat: what such networks compute otherwise than ours, for a warning.
+        stride_first: such networks have their stride on the first 1x1 convolution: v1a.
+        kernels_last: axes are (height, width, in, out) and (in, out), as in TensorFlow and flax.
+        epsilon: of its normalisations.
+        refused: why no network here computes what such a network does.
     """
 
     mark: str
     rules: Rules
     dropped: str
     anchor: str = ""
-    caveat: str = ""
+    stride_first: bool = False
+    kernels_last: bool = False
+    epsilon: float = 1e-5
+    refused: str = ""
 
 
 # torch counts the batches that a normalisation has seen; here its momentum needs no count. Its
 # AveragedModel counts the networks that it has averaged.
 _TORCH_DROPPED = r"(^|\.)num_batches_tracked$|^n_averaged$"
 
-_STRIDE_FIRST = (
-    "its stages take their stride at their first 1x1 convolution, ours at the 3x3 one: the weights "
-    "fit, but logits differ; a start for training rather than a classifier"
+_HUGGING_FACE: Rules = (
+    (r"^resnet\.", ""),
+    (r"^embedder\.embedder\.convolution\.", "conv1."),
+    (r"^embedder\.embedder\.normalization\.", "bn1."),
+    *((rf"^encoder\.stages\.{n}\.layers\.", f"layer{n + 1}.") for n in range(4)),
+    (r"\.shortcut\.convolution\.", ".downsample.0."),
+    (r"\.shortcut\.normalization\.", ".downsample.1."),
+    *((rf"\.layer\.{n}\.convolution\.", f".conv{n + 1}.") for n in range(3)),
+    *((rf"\.layer\.{n}\.normalization\.", f".bn{n + 1}.") for n in range(3)),
+    (r"^classifier\.1\.", "fc."),
 )
 
 # The first whose mark is found is the file's.
@@ -57,7 +70,7 @@ SCHEMES: Dict[str, Scheme] = {
         _TORCH_DROPPED,
     ),
     "mindcv": Scheme(
-        r"\.moving_mean$",
+        r"(^|\.)(bn\d|down_sample\.1)\.moving_mean$",
         (
             (r"\.down_sample\.", ".downsample."),
             (r"\.gamma$", ".weight"),
@@ -90,20 +103,63 @@ SCHEMES: Dict[str, Scheme] = {
     ),
     # transformers' models/resnet/modeling_resnet.py
     "huggingface": Scheme(
-        r"^(resnet\.)?encoder\.stages\.0\.layers\.0\.layer\.",
-        (
-            (r"^resnet\.", ""),
-            (r"^embedder\.embedder\.convolution\.", "conv1."),
-            (r"^embedder\.embedder\.normalization\.", "bn1."),
-            *((rf"^encoder\.stages\.{n}\.layers\.", f"layer{n + 1}.") for n in range(4)),
-            (r"\.shortcut\.convolution\.", ".downsample.0."),
-            (r"\.shortcut\.normalization\.", ".downsample.1."),
-            *((rf"\.layer\.{n}\.convolution\.", f".conv{n + 1}.") for n in range(3)),
-            *((rf"\.layer\.{n}\.normalization\.", f".bn{n + 1}.") for n in range(3)),
-            (r"^classifier\.1\.", "fc."),
-        ),
+        r"^(resnet\.)?encoder\.stages\.0\.layers\.0\.layer\.0\.convolution\.weight$",
+        _HUGGING_FACE,
         _TORCH_DROPPED,
         r"(?:resnet\.)?encoder\.stages\.0\.layers\.0\.layer\.0\.convolution\.weight",
+    ),
+    # transformers' models/resnet/modeling_flax_resnet.py, which has the same modules. A basic
+    # block's convolutions are a list there: "layer_0".
+    "flax": Scheme(
+        r"(^|\.)encoder\.stages\.0\.layers\.0\.layer\.(layer_)?0\.convolution\.kernel$",
+        (
+            (r"\.(kernel|scale)$", ".weight"),
+            (r"\.mean$", ".running_mean"),
+            (r"\.var$", ".running_var"),
+            (r"\.layer_(\d)\.", r".\1."),
+            *_HUGGING_FACE,
+        ),
+        _TORCH_DROPPED,
+        r"(?:resnet\.)?encoder\.stages\.0\.layers\.0\.layer\.(?:layer_)?0\.convolution\.kernel",
+        kernels_last=True,
+    ),
+    "keras_v2": Scheme(
+        r"^conv2_block1_preact_bn\.",
+        (),
+        r"$^",
+        refused="is of Keras's ResNet v2, whose stages halve the map in their last unit, and no "
+        "network here computes that; of Keras ResNet50, ResNet101 and ResNet152 are read",
+    ),
+    # keras.applications' ResNet of version 1, as keras/src/applications/resnet.py names its layers.
+    # A file has the layer's name once or twice, and 0, 1, 2, … in place of its variables' names.
+    "keras": Scheme(
+        r"^conv2_block1_1_conv\.",
+        (
+            (r":0$", ""),
+            (r"^([^.]+)\.\1\.", r"\1."),
+            (r"_bn\.(gamma|0)$", "_bn.weight"),
+            (r"_bn\.(beta|1)$", "_bn.bias"),
+            (r"_bn\.(moving_mean|2)$", "_bn.running_mean"),
+            (r"_bn\.(moving_variance|3)$", "_bn.running_var"),
+            (r"\.(kernel|0)$", ".weight"),
+            (r"\.1$", ".bias"),
+            (r"^conv1_conv\.", "conv1."),
+            (r"^conv1_bn\.", "bn1."),
+            *(
+                (rf"^conv{n + 1}_block{m}_", f"layer{n}.{m - 1}.")
+                for n in range(1, 5)
+                for m in range(1, 37)
+            ),
+            (r"\.0_conv\.", ".downsample.0."),
+            (r"\.0_bn\.", ".downsample.1."),
+            (r"\.(\d)_(conv|bn)\.", r".\2\1."),
+            (r"^(predictions|probs|fc1000)\.", "fc."),
+        ),
+        r"^top_level_model_weights\.",
+        r"conv2_block1_1_conv\.(?:conv2_block1_1_conv\.)?(?:kernel(?::0)?|0)",
+        stride_first=True,
+        kernels_last=True,
+        epsilon=1.001e-5,
     ),
     # detectron2's modeling/backbone/resnet.py
     "detectron2": Scheme(
@@ -124,21 +180,25 @@ SCHEMES: Dict[str, Scheme] = {
     "caffe2": Scheme(
         r"^res2_0_branch2a_w$",
         (
-            (r"^(res_)?conv1_bn_s$", "bn1.weight"),
-            (r"^(res_)?conv1_bn_b$", "bn1.bias"),
+            # Some have statistics, too: detectron2's checkpoint/c2_model_loading.py has all names.
+            (r"_bn_(gamma|s)$", "_bn_.weight"),
+            (r"_bn_(beta|b)$", "_bn_.bias"),
+            (r"_bn_(rm|running_mean)$", "_bn_.running_mean"),
+            (r"_bn_(riv|running_var)$", "_bn_.running_var"),
+            (r"^(res_)?conv1_bn_\.", "bn1."),
             (r"^conv1_w$", "conv1.weight"),
             *((rf"^res{n + 1}_(\d+)_", rf"layer{n}.\1.") for n in range(1, 5)),
-            *((rf"\.branch2{c}_bn_", f".bn{n}.") for n, c in ((1, "a"), (2, "b"), (3, "c"))),
+            *((rf"\.branch2{c}_bn_\.", f".bn{n}.") for n, c in ((1, "a"), (2, "b"), (3, "c"))),
             *((rf"\.branch2{c}_", f".conv{n}.") for n, c in ((1, "a"), (2, "b"), (3, "c"))),
-            (r"\.branch1_bn_", ".downsample.1."),
+            (r"\.branch1_bn_\.", ".downsample.1."),
             (r"\.branch1_", ".downsample.0."),
             (r"^(fc1000|pred)_", "fc."),
-            (r"\.[ws]$", ".weight"),
+            (r"\.w$", ".weight"),
             (r"\.b$", ".bias"),
         ),
         r"_momentum$|^lr$|^conv1_b$",
         r"res2_0_branch2a_w",
-        _STRIDE_FIRST,
+        stride_first=True,
     ),
     # pycls' models/resnet.py, and models/anynet.py of the same form
     "pycls": Scheme(

@@ -15,7 +15,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 import megengine.module as M
 
 from ..errors import UsageError
-from ..preprocess import PRESETS, Preprocess
+from ..preprocess import Preprocess
 from ..resnet.pretrained import Pretrained
 from ..text import nearest
 from .classes import (
@@ -27,23 +27,15 @@ from .classes import (
 )
 from .download import fetch
 from .fill import fill, fitting_tensors
-from .fits import network_of
-from .models import ARCHS, arch_of, image_size
+from .fits import STRIDE_FIRST, network_of
+from .models import ARCHS, arch_of
+from .remote import fetched, is_address
 from .rows import BEST, BY_NAME, Row, best_row, default_row
+from .rows.row import licence_notice
+from .usual import preprocess_of, sized
 from .weights import Weights, load_weights
 
 DEFAULT_ARCH = "resnet18"
-# What is usual where a file's names come from; else it goes by its format.
-_USUAL = {
-    "mmpretrain": PRESETS["mmpretrain"],
-    "mindcv": PRESETS["mmpretrain"],  # both resize with OpenCV
-    "pycls": PRESETS["megengine"],  # OpenCV's images as they are, too
-    "detectron2": PRESETS["megengine"].override({"std": None}),
-    "caffe2": PRESETS["megengine"].override({"mean": [102.9801, 115.9465, 122.7717], "std": None}),
-    "timm_v2": PRESETS["torchvision"].override(
-        {"mean": [127.5] * 3, "std": [127.5] * 3, "interpolation": "bicubic"}
-    ),
-}
 _SUFFIXES = ".bin .ckpt .h5 .npz .pkl .pt .pth .safetensors .tar .th .zip".split()
 
 logger = logging.getLogger(__name__)
@@ -55,11 +47,12 @@ class NetworkConfig:
 
     Args:
         arch: a network's or a published row's name.
-        model: the path of its weights, or a published row's name; None for the row that ``arch``
-            names, or else for the network's first row.
+        model: the path or the address of its weights, or a published row's name; None for the row
+            that ``arch`` names, or else for the network's first row.
         preprocess: fields that replace the weights' own.
         average: take the running mean of the weights, where the file has one beside them.
         entry: which entry of the file holds the weights; None for the usual one.
+        features_only: the classifier is not used, and a file without one will do.
     """
 
     arch: Optional[str] = None
@@ -68,6 +61,7 @@ class NetworkConfig:
     preprocess: Optional[Dict[str, Any]] = None
     average: bool = False
     entry: Optional[str] = None
+    features_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +76,7 @@ class PretrainedConfig:
         num_classes: logits; None where the weights have no classifier.
         source: the file's path or the row's name, for messages.
         held_out: which training images were not trained on; see ``data/splits.py``.
+        licence: of the weights, as the file or the published row states it; empty where unknown.
     """
 
     preprocess: Preprocess
@@ -92,6 +87,7 @@ class PretrainedConfig:
     num_classes: Optional[int] = None
     source: str = ""
     held_out: Optional[Dict[str, Any]] = None
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,13 +154,16 @@ def open_network(config: NetworkConfig) -> Network:
         UsageError: when the configuration contradicts itself or the file.
         WeightsError: when the weights cannot be had or do not fit.
     """
-    return network_from(look_up(config))
+    return network_from(look_up(config), config.features_only)
 
 
-def network_from(source: Source) -> Network:
+def network_from(source: Source, features_only: bool = False) -> Network:
     """Build the network of weights that ``look_up`` has found; otherwise as ``open_network``."""
+    headless = features_only and source.config.num_classes is None
     model = ARCHS[source.config.arch](num_classes=source.config.num_classes or 1000)
-    fill(model, source.weights_for(model), name=source.arch_for_messages)
+    fill(model, source.weights_for(model), headless, source.arch_for_messages)
+    if headless:
+        logger.warning("%s: has no classifier; its features need none", source.config.source)
     model.eval()
     return Network(model, source.config)
 
@@ -196,6 +195,8 @@ def fill_pretrained(model: M.Module, arch: str, pretrained: Pretrained) -> None:
     source = look_up(NetworkConfig(arch, None if pretrained is True else str(pretrained)))
     fill(model, source.weights_for(model), new_head=True, name=arch)
     config = source.config
+    if config.num_classes is None:
+        logger.warning("%s: has no classifier; the network's is as it was drawn", config.source)
     if model.fc.out_features != config.num_classes:  # a new classifier, for other classes
         config = replace(config, classes=None, num_classes=model.fc.out_features)
     model.pretrained_config = config
@@ -240,15 +241,18 @@ def look_up(config: NetworkConfig, say: bool = True) -> Source:
     arch = None if config.arch is None else arch_of(config.arch)  # before a large file is read
     if config.model is None or config.model in BY_NAME or config.model == BEST:
         return _of_row(config, arch)
-    if not _is_path(config.model):
+    file = config.model
+    if is_address(file):
+        file = str(fetched(file, say))
+    elif not _is_path(file):
         rows = [row.name for row in BY_NAME.values() if arch in (None, row.arch)]
-        few = nearest(config.model, rows, 3) or rows[:3]
+        few = nearest(file, rows, 3) or rows[:3]
         more = f" and {len(rows) - len(few)} more" if len(rows) > len(few) else ""
         raise UsageError(
-            f"{config.model!r}: neither a file nor a row of {arch or 'any network'} "
+            f"{file!r}: neither a file nor a row of {arch or 'any network'} "
             f"({', '.join(few) or 'which has none'}{more})"
         )
-    return describe(load_weights(config.model, config.average, config.entry), config, say)
+    return describe(load_weights(file, config.average, config.entry), config, say)
 
 
 def _is_path(name: str) -> bool:
@@ -282,6 +286,7 @@ def _of_row(config: NetworkConfig, arch: Optional[str]) -> Source:
         "flag" if config.preprocess else "row",
         "row",
         *(arch, row.num_classes, row.name),
+        licence=row.licence,
     )
     return Source(known, None, row, "flag")
 
@@ -309,37 +314,25 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
         )
     row = BY_NAME.get(config.arch or "")
     row = row if row and row.num_classes == count else None
-    preprocess, preprocess_by = _preprocess(weights, row, arch)
+    preprocess, preprocess_by = preprocess_of(weights, row, arch)
     if config.preprocess is not None:
         preprocess, preprocess_by = preprocess.override(config.preprocess), "flag"
     classes, classes_by = _classes(weights, row)
+    licence = weights.licence or (row.licence if row else "")
     known = PretrainedConfig(
-        *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path), weights.held_out)
+        *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path)),
+        *(weights.held_out, licence),
     )
     if say:
         if weights.remark:
             logger.warning("%s: %s", path, weights.remark)
+        if weights.stride_first and "layer1.0.conv3.weight" in weights.tensors:
+            _say_where_strides_are(path, arch)
         _say_assumptions(known)
-        if row is not None and row.licence_notice is not None:
-            logger.warning("%s", row.licence_notice)
+        notice = licence_notice(row.name if row else str(path), licence)
+        if notice is not None:
+            logger.warning("%s", notice)
     return Source(known, weights, row, "flag" if wanted else "file" if told else "assumed")
-
-
-def _preprocess(weights: Weights, row: Optional[Row], arch: str) -> Tuple[Preprocess, str]:
-    """How the images are prepared, and how that is known."""
-    if weights.preprocess:
-        return weights.preprocess, "file"
-    if row:
-        return row.preprocess, "row"
-    megengines = weights.format == "megengine-pickle"
-    usual = PRESETS["megengine" if megengines else "torchvision"]
-    return sized(_USUAL.get(weights.scheme, usual), arch), "assumed"
-
-
-def sized(preprocess: Preprocess, arch: str) -> Preprocess:
-    """The same for images of the size that ``arch`` is made for."""
-    size = image_size(arch)
-    return preprocess if preprocess.crop == size else replace(preprocess, resize=size, crop=size)
 
 
 def _classes(weights: Weights, row: Optional[Row]) -> Tuple[Optional[Tuple[str, ...]], str]:
@@ -351,6 +344,16 @@ def _classes(weights: Weights, row: Optional[Row]) -> Tuple[Optional[Tuple[str, 
     if weights.scheme == "cifar" and weights.num_classes == 10:
         return dataset_classes("CIFAR-10"), "assumed"
     return default_classes(weights.num_classes or 0), "assumed"
+
+
+def _say_where_strides_are(path: Path, arch: str) -> None:
+    """A network that halves its maps elsewhere gives other answers to the same weights."""
+    if not arch.startswith(STRIDE_FIRST):
+        logger.warning(
+            "%s: its network has its strides at the first 1x1 convolutions, %s at the 3x3 ones: "
+            "the weights fit, but logits differ; --arch %s50, 101 or 152 has them there",
+            *(path, arch, STRIDE_FIRST),
+        )
 
 
 def _say_assumptions(known: PretrainedConfig) -> None:

@@ -36,14 +36,22 @@ class Transfer:
 
     Args:
         url: http or https.
+        start: how many bytes are at hand already. The answer goes on after them, with the status
+            206, if the server still has the same file.
+        validator: what the server said of the file then, an ETag or a date.
 
     Raises:
         TransferError: when no header comes in time, or nothing can be had.
     """
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, start: int = 0, validator: str = ""):
         self.status = 0
-        self.length: Optional[int] = None  # of the whole file, where the server says so
+        self.length: Optional[int] = None  # of what comes, where the server says so
+        self.validator = ""  # an ETag or a date by which the file is known again
+        self._headers = {**_AS_IS}
+        if start and validator:
+            self._headers.update({"Range": f"bytes={start}-", "If-Range": validator})
+        self._start = start
         self._url = url
         self._given_up = threading.Event()
         self._pieces: queue.Queue[Union[bytes, BaseException, None]] = queue.Queue(16)
@@ -81,11 +89,15 @@ class Transfer:
         try:
             timeout = (_CONNECT, PATIENCE)
             with _Session() as session, session.get(
-                self._url, stream=True, timeout=timeout, headers=_AS_IS
+                self._url, stream=True, timeout=timeout, headers=self._headers
             ) as response:
                 length = response.headers.get("Content-Length", "")
                 self.length = int(length) if length.isdecimal() else None
                 self.status = response.status_code
+                self.validator = _validator(response)
+                begins = response.headers.get("Content-Range", "").startswith
+                if self.status == 206 and not begins(f"bytes {self._start}-"):
+                    raise TransferError("goes on at another place than was asked for")
                 wanted = self._put(b"")
                 pieces = response.iter_content(PIECE)
                 while wanted:
@@ -103,6 +115,13 @@ class Transfer:
             except queue.Full:
                 continue
         return False
+
+
+def _validator(response: requests.Response) -> str:
+    """An ETag that is of every byte, or else the date of the last change."""
+    tag = response.headers.get("ETag", "")
+    strong = tag.startswith('"') and len(tag) < 200 and tag.isprintable()
+    return tag if strong else response.headers.get("Last-Modified", "")[:64]
 
 
 def reason(error: BaseException) -> str:

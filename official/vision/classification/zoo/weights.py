@@ -1,6 +1,7 @@
 """The tensors of a weight file by our names, and what the file says about them."""
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
@@ -12,16 +13,19 @@ from ..preprocess import Preprocess
 from ..readers import Contents, Fault, StoredTensor, open_weights, state_dict
 from ..readers.foreign import Foreign
 from ..readers.pickle_data import shown
-from .entries import find
-from .names import in_our_shapes, split, translate
+from .beside import beside
+from .entries import dicts, find
+from .names import in_our_order, in_our_shapes, split, translate, with_our_norms
 from .said import classes_of
 from .schemes import SCHEMES
 
 MODEL_PREFIX = "model."  # of a network's tensors in a checkpoint, beside the optimizer's
 AVERAGE_PREFIX = "average."  # of their running means, where the recipe has ``ema``
 CLASSIFIER = ("fc.weight", "fc.bias")
-EPSILON = 1e-5  # of every normalisation here
+_TREES = ("hdf5", "keras", "msgpack")
 _PARTS = ("weight", "bias", "running_mean", "running_var")
+_PLAIN = "Save plain tensors: dequantize() and to_dense() make them"
+_OPTIMIZER = re.compile(r"(.*\.)?optimizer")
 DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
 
 
@@ -36,6 +40,8 @@ class Weights:
         remark: which of several networks in the file it is and what was left out, if anything.
         held_out: which training images were not trained on; see ``data/splits.py``.
         head: names of what the file has in place of a classifier.
+        licence: of the weights, as one of our files states it; empty for other files.
+        stride_first: its network has its strides on the first 1x1 convolutions.
     """
 
     path: Path
@@ -50,6 +56,8 @@ class Weights:
     remark: str = ""
     held_out: Optional[Dict[str, Any]] = None
     head: str = ""
+    licence: str = ""
+    stride_first: bool = False
 
     @property
     def num_classes(self) -> Optional[int]:
@@ -93,14 +101,19 @@ def load_weights(
             f"{path}: has no averaged weights; the checkpoints of a recipe with ema have them"
         )
     description = _parse(path, contents.metadata[DESCRIPTION])
+    taken = averages if average else strip_prefix(MODEL_PREFIX, tensors) or tensors
+    if "names" in description:  # of another project, for which we have written it
+        translation = translate(taken)
+        taken = in_our_shapes(translation.scheme, translation.tensors)
     weights = Weights(
         path,
-        averages if average else strip_prefix(MODEL_PREFIX, tensors) or tensors,
+        taken,
         arch=description.get("arch"),
         classes=tuple(description.get("classes") or ()) or None,
         preprocess=_preprocess(path, description.get("preprocess")),
         format=contents.format,
         held_out=description.get("held_out"),
+        licence=description.get("licence") or "",
     )
     if weights.classes and weights.num_classes not in (None, len(weights.classes)):
         raise _damaged(path, f"{len(weights.classes)} names for {weights.num_classes} classes")
@@ -111,6 +124,8 @@ def _foreign(path: Path, contents: Contents, average: bool, entry: Optional[str]
     """The weights in a file of another project, or in one that has only tensors."""
     try:
         found = find(contents, average, entry)
+        if found is None and contents.format in _TREES:
+            raise _unknown_tree(contents)
         stored: Mapping[str, Any] = found.entry.tensors if found else state_dict(contents)
         translation = translate(stored)
     except UsageError as error:
@@ -122,28 +137,50 @@ def _foreign(path: Path, contents: Contents, average: bool, entry: Optional[str]
         flag = "--average" if average else f"--entry {entry}"
         raise UsageError(f"{path}: {flag}: nothing in it is named as the tensors of a network")
     sources = found.in_file(translation.sources) if found else translation.sources
-    named = _stored(contents, translation.tensors)
+    named = in_our_order(translation.scheme, _stored(contents, translation.tensors))
     parts = _parted(named, sources) if found else _Parts(named, sources)
     if found and not {*CLASSIFIER} & {*parts.tensors}:
-        parts = _with_neighbour(parts, _stored(contents, found.entry.beside))
+        neighbours = _stored(contents, found.entry.beside)
+        parts = _with_neighbour(parts, in_our_order(translation.scheme, neighbours))
     tensors = contents.arrays(parts.tensors)
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors. Check that it is the right file.")
-    tensors = in_our_shapes(translation.scheme, tensors)
-    if translation.scheme == "caffe2":
-        tensors.update(_without_statistics(tensors))
-    caveat = SCHEMES[translation.scheme].caveat
+    tensors = with_our_norms(translation.scheme, in_our_shapes(translation.scheme, tensors))
+    sources = {ours: source for ours, source in parts.sources.items() if ours in tensors}
+    choice = found.remark([*sources.values()]) if found else ""
     weights = Weights(
         path,
         tensors,
         format=contents.format,
         scheme=translation.scheme,
-        sources=parts.sources,
+        sources=sources,
         dropped=translation.dropped,
-        remark="; ".join(filter(None, [found.remark if found else "", parts.remark, caveat])),
+        remark="; ".join(filter(None, [choice, parts.remark])),
         head=parts.head,
     )
-    return replace(weights, classes=classes_of(contents, weights.num_classes))
+    around = beside(path, weights.num_classes)
+    return replace(
+        weights,
+        classes=classes_of(contents, weights.num_classes) or around.classes,
+        preprocess=around.preprocess,
+        stride_first=SCHEMES[translation.scheme].stride_first or around.stride_first,
+        remark="; ".join(filter(None, [weights.remark, around.remark])),
+    )
+
+
+def _unknown_tree(contents: Contents) -> WeightsError:
+    """For files whose formats say nothing of networks, and which hold another kind of it."""
+    names = [
+        ".".join((*path, str(key)))
+        for path, values in dicts(contents.value)
+        for key in values
+        if isinstance(values[key], StoredTensor)
+    ]
+    found = f"its tensors are called {_some(names)}" if names else "it holds no tensors"
+    return WeightsError(
+        f"holds no ResNet that is known here ({found}); of Keras those of keras.applications of "
+        "version 1 are read, of flax those of transformers"
+    )
 
 
 class _Parts(NamedTuple):
@@ -174,16 +211,25 @@ def _parted(tensors: Dict[str, StoredTensor], sources: Dict[str, str]) -> _Parts
 def _with_neighbour(parts: _Parts, beside: Dict[str, StoredTensor]) -> _Parts:
     """The same with the classifier that stands beside a backbone in its dict, if one does."""
     body = {name: stored.shape for name, stored in parts.tensors.items()}
-    found = split({**body, **{name: stored.shape for name, stored in beside.items()}}).classifier
+    near = {_as_in_torch(name): name for name in beside if not _OPTIMIZER.match(name)}
+    found = split({**body, **{name: beside[near[name]].shape for name in near}}).classifier
     if parts.head or not found:
         return parts
-    ours = {f"fc.{name.rpartition('.')[2]}": name for name in found}
+    ours = {f"fc.{name.rpartition('.')[2]}": near[name] for name in found}
     kept = {**parts.tensors, **{our: beside[name] for our, name in ours.items()}}
     return parts._replace(
         tensors=kept,
         sources={**parts.sources, **ours},
-        remark="; ".join(filter(None, [parts.remark, f"takes {_some(found)} as its classifier"])),
+        remark="; ".join(
+            filter(None, [parts.remark, f"takes {_some([*ours.values()])} as its classifier"])
+        ),
     )
+
+
+def _as_in_torch(name: str) -> str:
+    """Keras's name of a layer's weight or bias, and of a variable by its number."""
+    name = re.sub(r"\.(kernel(:0)?|0)$", ".weight", name)
+    return re.sub(r"\.(bias:0|1)$", ".bias", name)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -191,23 +237,14 @@ def _some(names: Sequence[str]) -> str:
     return f"{first} and {len(names) - 3} more" if len(names) > 3 else first
 
 
-def _without_statistics(tensors: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """Means and variances for normalisations that are scale and bias only."""
-    made = {}
-    for name, value in tensors.items():
-        module, _, part = name.rpartition(".")
-        if part == "weight" and value.ndim == 1:
-            made[f"{module}.running_mean"] = np.zeros_like(value)
-            made[f"{module}.running_var"] = np.full_like(value, 1 - EPSILON)
-    return made
-
-
 def _stored(contents: Contents, found: Mapping[str, Any]) -> Dict[str, StoredTensor]:
     """``found`` without what is beside a state dict's tensors, if all of these can be read."""
     faults = {n: value for n, value in found.items() if isinstance(value, Foreign)}
     for name, value in faults.items():
         if value.damaged or name.rpartition(".")[2] in _PARTS:
-            raise contents.refuse(Fault(f"its tensor {shown(name)}: {value.fault}"))
+            special = value.fault.startswith("is ")
+            fault = f"its tensor {shown(name)}{' ' if special else ': '}{value.fault}"
+            raise contents.refuse(Fault(fault, not value.damaged, _PLAIN if special else ""))
     return {name: value for name, value in found.items() if name not in faults}
 
 
@@ -234,6 +271,9 @@ def _parse(path: Path, text: str) -> Dict[str, Any]:
         raise _damaged(path, "classes is no list of names")
     if len(set(classes)) < len(classes):
         raise _damaged(path, "a class comes twice")
+    licence = description.get("licence") or ""
+    if not isinstance(licence, str) or not licence.isprintable() or len(licence) > 80:
+        raise _damaged(path, "licence is no name of one")
     return description
 
 

@@ -20,13 +20,18 @@ import pytest
 from PIL import Image
 
 from official.vision.classification.data import jpeg
-from official.vision.classification.data.augment import Augment, TrainTransform
+from official.vision.classification.data.augment import Augment, TrainTransform, random_box
 from official.vision.classification.data.decoding.pixels import MAX_PIXELS
 from official.vision.classification.data.folder import load_folder
 from official.vision.classification.data.image import check_image, decode_image, remarks
 from official.vision.classification.data.jpeg import PartDecoder, part_decoder
 from official.vision.classification.data.loader import Loader
-from official.vision.classification.data.sampler import BatchIndices, sample_generator
+from official.vision.classification.data.sampler import (
+    BatchIndices,
+    generator_of,
+    sample_generator,
+    sample_key,
+)
 from official.vision.classification.errors import DataError
 
 pytestmark = pytest.mark.timeout(120)
@@ -263,6 +268,70 @@ def test_boxes_outside(decoder, box):
     assert part(decoder, encoded(picture((75, 93))), (*box[:2], max(0, box[2]), box[3])) is None
 
 
+# What is drawn
+
+
+def drawn_by_numpy(key, shape, area, aspect, flips):
+    rng = generator_of(key)
+    box = random_box(shape, rng, area, aspect)
+    return box, bool(flips and rng.random() < 0.5)
+
+
+AREAS = ((0.08, 1.0), (0.3, 0.3), (0.9, 1.0), (1e-6, 1e-3))
+ASPECTS = ((3 / 4, 4 / 3), (1.0, 1.0), (0.1, 10.0), (4.0, 5.0))
+
+
+def test_numbers_are_numpys(decoder):
+    """Of keys of all lengths, and images of all sizes, also where no attempt fits."""
+    assert decoder.draws
+    chosen, mirrored, rng = set(), 0, random.Random(0)
+    for number in range(6000):
+        most = rng.choice((1, 3, 40, 700, 65_000))
+        shape = rng.randint(1, most), rng.randint(1, most)
+        key = tuple(
+            rng.randrange(1 << rng.choice((1, 8, 31, 33, 63))) for _ in range(4 + number % 2)
+        )
+        how = rng.choice(AREAS), rng.choice(ASPECTS), bool(number % 3)
+        found = decoder.draw(b"", shape, key, *how)
+        assert found == drawn_by_numpy(key, shape, *how), (shape, key, how)
+        chosen.add(found[0])
+        mirrored += found[1]
+    assert len(chosen) > 3000 and 1800 < mirrored < 2200
+    for seed in range(3000):  # as training does
+        key = sample_key(seed % 3, seed % 90, seed)
+        found = decoder.draw(b"", (500, 375), key, AREAS[0], ASPECTS[0])
+        assert found == drawn_by_numpy(key, (500, 375), AREAS[0], ASPECTS[0], True)
+
+
+def test_the_size_is_read_where_it_is_plain(decoder):
+    image, key = picture((75, 93)), (1, 2, 3, 4)
+    how = (key, AREAS[0], ASPECTS[0])
+    expected = decoder.draw(b"", (93, 75), *how)
+    assert decoder.draw(encoded(image), None, *how) == expected
+    assert decoder.draw(by_pillow(image[:, :, 0]), None, *how) == expected
+    turned = with_segment(encoded(image), exif(6))
+    cut = encoded(image)[:-2]
+    progressive = encoded(image, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    png = cv2.imencode(".png", image)[1].tobytes()
+    cmyk = io.BytesIO()
+    Image.fromarray(image).convert("CMYK").save(cmyk, "jpeg")
+    for data in (turned, cut, progressive, png, b"", cmyk.getvalue()):
+        assert decoder.draw(data, None, *how) is None
+
+
+def test_more_pixels_than_are_read(decoder):
+    data = bytearray(encoded(picture((75, 93))))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
+    assert decoder.draw(bytes(data), None, (1, 2), AREAS[0], ASPECTS[0]) is None
+
+
+def test_another_numpy_is_noticed(decoder, monkeypatch):
+    """Its numbers are drawn then, and not those that are written down here."""
+    monkeypatch.setattr(np.random, "PCG64", np.random.PCG64DXSM)
+    assert not decoder._draws_alike()
+
+
 # In the loader
 
 
@@ -286,8 +355,9 @@ def batch(copies=1, count=12):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("copies", [1, 2])
-def test_batches_are_those_of_whole_images(decoder, photos, workers, copies):
-    transform = TrainTransform(32, Augment(jitter=0.2, erasing=0.5))
+@pytest.mark.parametrize("augment", [{}, {"flip": False}, {"jitter": 0.2, "erasing": 0.5}])
+def test_batches_are_those_of_whole_images(decoder, photos, workers, copies, augment):
+    transform = TrainTransform(32, Augment(**augment))
     (found,) = Loader(photos, transform, "RGB", [batch(copies)], 5, workers)
     for index, copy, image in zip(*batch(copies)[1:], found.images):
         rng = sample_generator(5, 3, int(index), int(copy))
@@ -316,6 +386,8 @@ def test_scaled_batches_are_near_exact_ones(decoder, tmp_path):
     monitored = decoder.part
 
     class Watched(PartDecoder):
+        draws = False
+
         def __init__(self):
             pass
 
@@ -326,10 +398,10 @@ def test_scaled_batches_are_near_exact_ones(decoder, tmp_path):
     exact = TrainTransform(40, Augment(area=(0.5, 1.0)))
     scaled = TrainTransform(40, Augment(area=(0.5, 1.0), decode="scaled"))
     for seed in range(6):
-        data, rng = folder.content(0), np.random.default_rng
+        data = folder.content(0)
         header = check_image(data, "")[1]
-        one = exact.of_file(data, header, rng(seed), Watched())
-        other = scaled.of_file(data, header, rng(seed), Watched())
+        one = exact.of_file(data, header, (seed,), Watched())
+        other = scaled.of_file(data, header, (seed,), Watched())
         assert np.abs(one.astype(int) - other).mean() < 8 < one.std() / 2
     assert {divisor for _, divisor in parts[::2]} == {1}
     assert {divisor for _, divisor in parts[1::2]} == {8}

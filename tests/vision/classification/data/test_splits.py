@@ -4,7 +4,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from official.vision.classification.data.augment import TrainTransform
 from official.vision.classification.data.folder import load_split
+from official.vision.classification.data.loader import Loader
+from official.vision.classification.data.sampler import BatchIndices
 from official.vision.classification.data.splits import (
     HeldOut,
     is_whole,
@@ -12,7 +15,9 @@ from official.vision.classification.data.splits import (
     open_testing,
     open_training,
 )
+from official.vision.classification.engine.recipe import load_recipe
 from official.vision.classification.errors import DataError, MissingSplit, UsageError
+from tests.vision.classification.data.cifar_files import cifar10_files, packed
 
 CLASSES = {"ant": 10, "bee": 25, "cat": 3, "dog": 1}
 
@@ -188,3 +193,20 @@ def test_lists(tmp_path):
 def test_a_rule_that_makes_no_sense(change):
     with pytest.raises(ValueError, match="held_out"):
         HeldOut.from_dict({"share": 0.2, "seed": 0, "limits": {"a": 5}, **change})
+
+
+def test_images_that_are_no_files_are_loaded_from_a_part_too(tmp_path):
+    """CIFAR's are pixels in memory; crops of other images are decoded from their files."""
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(packed(cifar10_files()))
+    train = open_training(path, 0.2).train
+    assert 0 < len(train) < 30
+    recipe = load_recipe("default")
+    transform = TrainTransform(recipe.train_size, recipe.augment, recipe.preprocess)
+    batch = BatchIndices(0, np.arange(len(train)), np.zeros(len(train), np.int64))
+    loaded = {
+        workers: next(iter(Loader(train, transform, "BGR", [batch], 3, workers))).images
+        for workers in (0, 2)
+    }
+    assert np.array_equal(loaded[0], loaded[2]) and len(loaded[0]) == len(train)
+    assert np.array_equal(train.read(0), train.whole.read(train.chosen[0]))

@@ -12,8 +12,8 @@ from official.vision.classification.data.augment import (
     random_padded_crop,
     random_resized_crop,
 )
-from official.vision.classification.data.erasing import random_erasing
-from official.vision.classification.data.rand_augment import RandAugment
+from official.vision.classification.data.augmentation.erasing import random_erasing
+from official.vision.classification.data.augmentation.rand_augment import RandAugment
 from official.vision.classification.data.sampler import sample_generator
 from official.vision.classification.data.transforms import resize
 from official.vision.classification.preprocess import Preprocess

@@ -2,6 +2,10 @@
 
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from types import SimpleNamespace
@@ -136,3 +140,38 @@ def test_a_traceback_keeps_its_lines(failure_of):
 def test_who_is_lost_is_no_cause(failure_of):
     found = failure_of(**{"is": "peer_lost"}, message=f"rank 2 {NASTY}")
     assert (found.text, found.is_cause) == (f"rank 3: rank 2 {SHOWN}", False)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "nodes", "stopped", "why"),
+    [
+        ((False, True), 1, (), "rank 0 .*: it has stalled \\("),
+        ((False, True), 1, (0,), "rank 0 .*: it has stalled, stopped by a signal such as SIGSTOP"),
+        ((True, True), 1, (1,), "rank 1 .*: it has stalled, stopped by a signal such as SIGSTOP"),
+        ((True, True), 2, (), "rank 0 .*: waiting for other nodes"),
+        ((True, True), 1, (), "rank 0 .*: all ranks of this machine wait for each other"),
+    ],
+)
+def test_why_nothing_goes_on(clock, build, monkeypatch, waiting, nodes, stopped, why):
+    """On one machine no other nodes are waited for."""
+    found = build((None, None), (None, None), nodes=nodes)
+    for rank, one in zip(found.ranks, waiting):
+        rank.process.pid = rank.index
+        found.table.set_waiting(rank.index, one)
+    monkeypatch.setattr(supervisor, "_is_stopped", lambda pid: pid in stopped)
+    clock[0] += found.topology.timeout + 10
+    (failure,) = found._find_stalled()
+    assert re.search(why, failure.text)
+
+
+def test_a_stopped_process_is_known_by_its_state():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert not supervisor._is_stopped(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        assert supervisor._is_stopped(process.pid)
+    finally:
+        process.kill()
+        process.communicate()
+    assert not supervisor._is_stopped(process.pid)

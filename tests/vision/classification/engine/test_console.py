@@ -30,6 +30,23 @@ def test_where_a_bar_is_drawn_progress_goes_to_the_log_only(tmp_path, capsys, mo
     assert (tmp_path / "log.txt").read_text() == "two\n"
 
 
+def test_a_bar_has_plain_numbers_and_the_time_left_of_the_run(monkeypatch, capsys):
+    """Not 12.8k; and it is as wide as the terminal is now, also after that was resized."""
+    sizes = iter([(120, 20)] * 2 + [(95, 20)] * 100)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda file: next(sizes))
+    console = Console()
+    console.start_bar("Epoch 1/2", 12800)
+    console._bar.mininterval = 0
+    for _ in range(3):
+        console.advance(2500, **{"run left": "5.0 minutes"})
+    console.stop_bar()
+    drawn = [line for line in capsys.readouterr().err.split("\r") if "Epoch" in line]
+    assert "7500/12800" in drawn[-1] and " images/s" in drawn[-1]
+    assert "run left=5.0 minutes" in drawn[-1]
+    assert max(map(len, drawn)) > 110 and len(drawn[-1].rstrip()) <= 95
+
+
 def test_other_ranks_are_silent(tmp_path, capsys):
     console = Console(speak=False, folder=tmp_path)
     console.line("one")
@@ -54,6 +71,18 @@ def test_metrics_are_rewound_to_the_step_of_a_checkpoint(tmp_path):
     console.metrics(event="train", step=3)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "row", ["[]", "3", "null", '{"step": "1"}', '{"step": true}', "[" * 100_000, "\udcff"]
+)
+def test_rows_end_at_one_that_is_damaged(tmp_path, row):
+    """Whoever has put it there: a run goes on from what is before it."""
+    text = '{"step": 1}\n' + row + '\n{"step": 2}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    assert read_metrics(tmp_path) == [{"step": 1}]
+    Console(folder=tmp_path).rewind_metrics(5)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 @pytest.mark.parametrize(

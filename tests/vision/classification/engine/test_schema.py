@@ -232,3 +232,25 @@ def test_epochs_keep_the_shape():
 )
 def test_the_size_of_a_training_image(preprocess, size):
     assert parse(preprocess=preprocess).train_size == size
+    augment = {"size": 48}
+    assert parse(preprocess=preprocess, augment=augment).train_size == 48
+
+
+@pytest.mark.parametrize("crop", ["random", "padded"])
+def test_only_parts_that_are_scaled_have_a_size_of_their_own(crop):
+    with pytest.raises(UsageError, match="'size' belongs to crop resized"):
+        parse(augment={"crop": crop, "size": 48})
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ({"erasing_area": [0.4, 0.2]}, "rising"),
+        ({"trivial_augment": {"fill": [0, 0, 256]}}, "from 0 to 255"),
+        ({"trivial_augment": {"levels": 3}}, "levels"),
+        ({"size": 0}, "augment.size"),
+    ],
+)
+def test_what_augmentations_refuse(augment, message):
+    with pytest.raises(UsageError, match=message):
+        parse(augment=augment)

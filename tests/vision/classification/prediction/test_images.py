@@ -3,6 +3,8 @@ import logging
 import os
 import sys
 import threading
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -279,6 +281,46 @@ def test_a_pipe_is_read_once(tmp_path):
     finally:
         os.close(end)
     assert is_one_file([path])
+
+
+@pytest.mark.parametrize("delay", [0, 0.3])
+def test_a_named_pipe_with_a_writer(tmp_path, delay):
+    """One that comes late, and is slow."""
+    (file,) = written(tmp_path, [(90, 80)])
+    data = Path(file.path).read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def fill():
+        time.sleep(delay)
+        with pipe.open("wb", buffering=0) as end:
+            for start in range(0, len(data), 5000):
+                end.write(data[start : start + 5000])
+                time.sleep(delay / 10)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    (found,) = find_images([str(pipe)])
+    thread.join()
+    assert np.array_equal(found.read(), read_image(file.path))
+
+
+def test_a_named_pipe_that_nobody_writes_to(tmp_path, monkeypatch):
+    """It would be waited for for ever."""
+    monkeypatch.setattr(module, "_WRITER_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe: a named pipe that nobody writes to"):
+        find_images([str(tmp_path / "pipe")])
+
+
+def test_a_named_pipe_whose_writer_says_nothing(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    thread = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"",))
+    thread.start()
+    (found,) = find_images([str(tmp_path / "pipe")])
+    thread.join()
+    with pytest.raises(DataError, match="the file is empty"):
+        found.read()
 
 
 def test_standard_input(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 import io
 import itertools
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -17,6 +20,8 @@ from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.zoo import rows as rows
 from official.vision.classification.zoo import trained
 from official.vision.classification.zoo.trained import Network, PretrainedConfig
+from tests import documents
+from tests.scripts import ROOT
 
 PLAIN = Preprocess("BGR", (0, 0, 0), (1, 1, 1), resize=None, crop=None)
 
@@ -318,3 +323,40 @@ def test_a_damaged_pil_image(model):
     )
     with pytest.raises(DataError, match="a PIL image cannot be read"):
         inference_model(model, Image.open(io.BytesIO(data.getvalue()[:2000])))
+
+
+def test_another_thread_is_told_what_megengine_wants():
+    """MegEngine asserts something about its dispatcher there."""
+    model = get_model("resnet20_cifar", pretrained=True)
+    image = np.zeros((32, 32, 3), np.uint8)
+    with ThreadPoolExecutor(1) as pool:
+        for call in (
+            lambda: inference_model(model, image),
+            lambda: inference_model("resnet20_cifar", image),
+            lambda: get_model("resnet20_cifar"),
+            lambda: get_model("resnet20_cifar", pretrained=True),
+        ):
+            with pytest.raises(UsageError, match="only in the thread that has imported it"):
+                pool.submit(call).result()
+    assert inference_model(model, image)["pred_class"]
+
+
+def test_a_thread_that_imports_megengine_serves_the_others():
+    """The program of docs/export.md, asked from four threads."""
+    (program,) = (
+        block.text
+        for block in documents.blocks("docs/export.md")
+        if "megengine_thread" in block.text
+    )
+    program += """
+import numpy as np, threading
+found = []
+images = [np.full((32, 32, 3), value, np.uint8) for value in (0, 80, 160, 255)]
+threads = [threading.Thread(target=lambda i=i: found.append(answer(i))) for i in images]
+[one.start() for one in threads], [one.join() for one in threads]
+print(len(found), all(one["pred_class"] for one in found))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=200, cwd=ROOT
+    )
+    assert done.stdout.split() == ["4", "True"], done.stderr

@@ -276,6 +276,25 @@ def test_mirrored_pictures_are_told_apart(config, tmp_path, capsys):
     assert lines[4:] == [describe(i, ClassScore(**guess)) for i, guess in enumerate(answer["tta"])]
 
 
+def test_features_need_no_classifier(several, trained, tmp_path, capsys, caplog):
+    """Only where nothing else is asked for."""
+    body = {name: value for name, value in mge.load(trained).items() if not name.startswith("fc.")}
+    headless = tmp_path / "backbone.pkl"
+    mge.save({f"encoder.{name}": value for name, value in body.items()}, str(headless))
+    whole, found = tmp_path / "whole.npz", tmp_path / "found.npz"
+    predict(replace(several, features=str(whole), batch_size=4))
+    config = replace(several, network=replace(several.network, model=str(headless)), batch_size=4)
+    capsys.readouterr()
+    predict(replace(config, features=str(found)))
+    assert np.array_equal(np.load(found)["features"], np.load(whole)["features"])
+    assert capsys.readouterr().out.splitlines()[-1] == f"features: {found}"
+    assert "probability" not in capsys.readouterr().out
+    assert f"{headless}: has no classifier; its features need none" in caplog.text
+    for more in ({}, {"features": str(found), "json": True}, {"csv": str(tmp_path / "x.csv")}):
+        with pytest.raises(UserError, match="has no classifier.*, which is needed here"):
+            predict(replace(config, **more))
+
+
 def test_features_are_what_extract_feat_gives(several, tmp_path, capsys):
     path = tmp_path / "out.npz"
     predict(replace(several, features=str(path), batch_size=4, json=True))

@@ -35,6 +35,7 @@ def config(tiny_images, tmp_path):
         batch_size=4,
         print_freq=2,
         json=str(tmp_path / "result.json"),
+        language="en",
     )
 
 
@@ -200,9 +201,13 @@ def test_a_report_tells_the_answer_to_every_image(config, tmp_path, capsys):
     assert sum(int(row["correct"]) for row in rows) == result["top1_correct"]
     page = (target / "report.html").read_text(encoding="utf-8")
     assert f"{result['top1']:.2f} %" in page and f"{result['loss']:.4f}" in page
-    for text in ("resnet20_cifar", config.network.model, str(tmp_path.name), "fp32", "on cpu"):
+    weights = "/".join(Path(config.network.model).parts[-2:])
+    for text in ("resnet20_cifar", weights, str(tmp_path.name), "fp32", "on cpu"):
         assert text in page
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {target}"
+    assert str(tmp_path) not in page and str(folder.root) not in page
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"report: {target / 'report.html'}, and every image in predictions.csv"
+    )
     assert sorted(p.name for p in target.iterdir()) == ["predictions.csv", "report.html"]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from official.vision.classification.data.augmentation.mixing import Mix, draw_mix
 from official.vision.classification.data.folder import load_split
-from official.vision.classification.data.mixing import Mix, draw_mix
 from official.vision.classification.data.sampler import epoch_order
 from official.vision.classification.distributed.launch import Topology
 from official.vision.classification.engine.recipe import load_recipe, override, parse_recipe
@@ -354,6 +354,6 @@ class TestFlags:
     def test_the_rest_of_the_flags_arrive(self, config_of):
         flags = "--save-every 7 --keep 3 --tensorboard --seed 4 --resume auto -p 9 -j 3".split()
         config = config_of(*flags, "--save", "x", "--data", "y", "--num-classes", 5)
-        assert (config.save_every, config.keep, config.tensorboard) == (7, 3, True)
+        assert (config.save_every, config.keep, config.trackers) == (7, 3, ("tensorboard",))
         assert (config.seed, config.resume, config.print_freq, config.workers) == (4, "auto", 9, 3)
         assert (config.save, config.data, config.num_classes) == ("x", "y", 5)

@@ -97,3 +97,21 @@ def test_half_precision_logits_are_judged_in_float32(kind):
     loss, _ = evaluate(kind, 0.1, x, LABELS)
     expected, _ = in_float64(kind, 0.1, x, one_hot())
     assert loss == pytest.approx(expected, rel=1e-6)
+
+
+@SMOOTHING
+@pytest.mark.parametrize("over_classes", ["sum", "mean"])
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_all_classes_of_a_mixed_image_are_there(smoothing, over_classes, share):
+    """1 for each, less what smoothing takes, however small its share (arXiv:2110.00476)."""
+    x = logits(3.0)
+    shares = share * one_hot() + (1 - share) * one_hot(LABELS[::-1])
+    present = np.maximum(one_hot(), one_hot(LABELS[::-1]))
+    section = Loss(type="bce", label_smoothing=smoothing, mixed="all", over_classes=over_classes)
+    found = loss_of(section)(Tensor(x), Tensor(shares.astype(np.float32))).item()
+    expected = in_float64("bce", smoothing, x, present)[0]
+    expected /= CLASSES if over_classes == "mean" else 1
+    assert found == pytest.approx(expected, rel=3e-6)
+    plain = loss_of(section)(Tensor(x), Tensor(LABELS)).item()
+    expected = in_float64("bce", smoothing, x, one_hot())[0]
+    assert plain == pytest.approx(expected / (CLASSES if over_classes == "mean" else 1), rel=3e-6)

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from official.vision.classification.engine import console, files
 from official.vision.classification.engine.console import Console, read_metrics
-from official.vision.classification.engine.recipe import load_recipe
+from official.vision.classification.engine.recipe import load_recipe, override
 from official.vision.classification.errors import UsageError, UserError, WeightsError
 from official.vision.classification.readers import read_weights
 from official.vision.classification.resnet.pretrained import accepts_pretrained
@@ -500,6 +500,30 @@ def test_a_run_that_has_not_ended_cannot_be_made_longer(finished, config):
     (finished / "checkpoint.safetensors").unlink()
     with pytest.raises(UsageError, match="epochs is 4 there and 6 here.*let it come to its end"):
         train(longer(config, 6))
+
+
+def test_a_run_that_lost_its_patience_goes_on_with_more(config, capsys):
+    """A learning rate of hardly anything changes no count: no epoch is better than the first."""
+    recipe = override(config.recipe, {"optimizer.lr": 1e-12, "patience": 1})
+    impatient = replace(config, recipe=recipe)
+    assert train(impatient) == 0
+    folder = Path(config.save) / "resnet20_cifar"
+    assert steps_of(folder)[0] == 6
+    again = replace(impatient, resume="auto")
+    assert train(again) == 0 and steps_of(folder)[0] == 6  # to nothing
+    with pytest.raises(UsageError, match="seed is 0 there and 1 here"):
+        train(replace(again, recipe=override(recipe, {"patience": 2}), seed=1))
+    capsys.readouterr()
+    assert train(replace(again, recipe=override(recipe, {"patience": 2}))) == 0
+    assert "made longer: patience 2 instead of 1, with" in capsys.readouterr().out
+    assert steps_of(folder)[0] == 9
+    more = override(recipe.with_epochs(5), {"patience": None})
+    assert train(replace(again, recipe=more)) == 0
+    assert "5 epochs instead of 4, patience none instead of 2" in capsys.readouterr().out
+    assert steps_of(folder)[0] == 15
+    with pytest.raises(UsageError, match="patience is none there and 3 here"):
+        (folder / "checkpoint.safetensors").unlink()  # the one before it is of no ended run
+        train(replace(again, recipe=override(more, {"patience": 3})))
 
 
 def test_a_run_that_is_made_longer_changes_in_nothing_else(finished, config):

@@ -6,8 +6,8 @@ import megengine.module as M
 import numpy as np
 import pytest
 
+from official.vision.classification.data.augmentation.mixing import draw_mix
 from official.vision.classification.data.loader import Batch
-from official.vision.classification.data.mixing import draw_mix
 from official.vision.classification.engine.recipe import override, parse_recipe
 from official.vision.classification.ops.plain import Layer, PlainOps
 from official.vision.classification.resnet.cifar import CifarResNet

@@ -6,7 +6,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from official.vision.classification.engine.console import read_metrics
-from official.vision.classification.engine.tensorboard import EventWriter
+from official.vision.classification.engine.trackers import EventWriter
 from official.vision.classification.errors import UsageError, UserError
 from official.vision.classification.training.trainer import train
 from tests.scripts import load_script
@@ -52,7 +52,7 @@ def expected(rows):
 
 
 def test_the_events_are_the_metrics(config, folder):
-    assert train(replace(config, tensorboard=True)) == 0
+    assert train(replace(config, trackers=("tensorboard",))) == 0
     found = scalars(read_events(folder / "tensorboard"))
     assert found == expected(read_metrics(folder))
     assert {name for name, _ in found} >= {"train/loss", "train/lr", "epoch/val_top1"}
@@ -60,7 +60,7 @@ def test_the_events_are_the_metrics(config, folder):
 
 def test_a_resumed_run_takes_back_what_it_writes_again(config, folder):
     """As after a kill in the third epoch: the second one's checkpoint, and events beyond it."""
-    config = replace(config, tensorboard=True, keep=3)
+    config = replace(config, trackers=("tensorboard",), keep=3)
     assert train(config) == 0
     for name in ("checkpoint", "checkpoint-9"):
         (folder / f"{name}.safetensors").unlink()
@@ -86,7 +86,7 @@ def test_without_the_flag_there_are_none(config, folder):
 def test_a_run_that_is_refused_leaves_no_events(config, folder):
     assert train(config) == 0
     with pytest.raises(UserError, match="holds a run already"):
-        train(replace(config, tensorboard=True))
+        train(replace(config, trackers=("tensorboard",)))
     assert not (folder / "tensorboard").exists()
 
 

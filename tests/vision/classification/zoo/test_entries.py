@@ -9,6 +9,7 @@ import pytest
 from official.vision.classification.errors import UsageError, WeightsError
 from official.vision.classification.zoo import load_weights
 from official.vision.classification.zoo.trained import NetworkConfig, describe
+from tests.oracles import files, seeded
 
 
 @pytest.fixture
@@ -162,3 +163,33 @@ def test_compiled_and_plain_names_of_one_tensor_are_refused(save, random_state):
     path = save({**random_state, "_orig_mod.conv1.weight": random_state["conv1.weight"]})
     with pytest.raises(WeightsError, match="are the same tensor, conv1.weight"):
         load_weights(path)
+
+
+def test_a_new_classifier_on_a_network_of_keras(save):
+    """As transfer learning has it: the network is a layer, its last one stands beside it."""
+    manifest = seeded.of_types(files.read_manifest()["keras_3.h5"])
+    layers = {}
+    for name, value in manifest.items():
+        layer, _, part = name.split(".")
+        if layer != "predictions":
+            layers.setdefault(layer, {})[f"{part}:0"] = value
+    head = {"kernel:0": np.arange(24, dtype=np.float32).reshape(8, 3), "bias:0": np.ones(3, "f4")}
+    file = {
+        "model_weights": {"resnet50": layers, "dropout": {}, "out": {"out": head}},
+        "optimizer_weights": {"adam": {"m": {"out": {"kernel:0": head["kernel:0"]}}}},
+    }
+    weights = load_weights(save(file))
+    assert (weights.scheme, weights.num_classes) == ("keras", 3)
+    assert np.array_equal(weights.tensors["fc.weight"], head["kernel:0"].T)
+    assert weights.sources["fc.bias"] == "model_weights.out.out.bias:0"
+    assert weights.remark == (
+        "leaves out optimizer_weights (1 tensor); takes model_weights.out.out.kernel:0, "
+        "model_weights.out.out.bias:0 as its classifier"
+    )
+
+
+def test_resnet_v2_of_keras_is_refused(save):
+    names = ("conv1_conv", "conv2_block1_preact_bn", "conv2_block1_1_conv")
+    file = {name: {name: {"kernel": np.ones((1, 1, 2, 2), np.float32)}} for name in names}
+    with pytest.raises(WeightsError, match="is of Keras's ResNet v2, whose stages halve the map"):
+        load_weights(save(file))

@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 
 from official.vision.classification.readers import read_weights
+from official.vision.classification.readers.contents import View
 from official.vision.classification.resnet.model import Bottleneck, ResNet
-from official.vision.classification.zoo import ARCHS, Weights, fill
+from official.vision.classification.zoo import ARCHS, Weights, fill, load_weights
 from official.vision.classification.zoo.models import get_model
-from official.vision.classification.zoo.names import in_our_shapes, translate
+from official.vision.classification.zoo.names import (
+    in_our_order,
+    in_our_shapes,
+    translate,
+    with_our_norms,
+)
 from tests.oracles import files, fixtures, seeded
 
 # Of the largest logit. Float32 itself costs up to 1e-6 of it, and a BN's epsilon of zero in place
@@ -20,9 +26,13 @@ TOLERANCE = 1e-5
 # Fixtures by what they are from, and whose names that has.
 SCHEMES = {
     "cifar": "cifar",
+    "detectron2": "detectron2",
+    "flax": "flax",
+    "keras": "keras",
     "megengine": "torchvision",
     "mindcv": "mindcv",
     "mmpretrain": "mmpretrain",
+    "pycls": "pycls",
     "timm": "torchvision",
     "torchvision": "torchvision",
     "transformers": "huggingface",
@@ -52,9 +62,18 @@ def fill_from(name, fixture):
     assert translation.scheme == scheme_of(name)
     assert all(dropped.endswith(seeded.COUNTER) for dropped in translation.dropped)
     model = build(name, fixture)
-    fill(model, Weights(Path(name), in_our_shapes(translation.scheme, translation.tensors)))
+    fill(model, Weights(Path(name), ours(translation)))
     model.eval()
     return model
+
+
+def ours(translation):
+    """A framework's tensors as this project's networks have them."""
+    stored = {name: View(value) for name, value in translation.tensors.items()}
+    stored = in_our_order(translation.scheme, stored)
+    arrays = {name: tensor.to_numpy() for name, tensor in stored.items()}
+    shaped = in_our_shapes(translation.scheme, arrays)
+    return with_our_norms(translation.scheme, shaped)
 
 
 @pytest.mark.parametrize("name", fixtures.names())
@@ -76,6 +95,10 @@ def test_every_family_has_a_fixture_of_every_framework_that_publishes_it():
         *(("torchvision", name) for name in ("resnext50_32x4d", "resnext101_32x8d")),
         *(("torchvision", name) for name in ("wide_resnet50_2", "resnetv1c50", "resnetv1d50")),
         *(("huggingface", name) for name in ("resnet18", "resnet50")),
+        *(("flax", name) for name in ("resnet18", "resnet50")),
+        *(("keras", name) for name in ("resnetv1a50", "resnetv1a101", "resnetv1a152")),
+        *(("pycls", name) for name in ("resnet50", "resnext50_32x4d")),
+        *(("detectron2", name) for name in ("resnet18", "resnet50", "resnetv1a50")),
         *(("mmpretrain", name) for name in ("resnet18", "resnet50", "resnetv1c50")),
         *(("mmpretrain", name) for name in ("resnetv1d50", "resnetv1d101")),
         *(("mmpretrain", name) for name in ("resnet18_cifar", "resnet50_cifar")),
@@ -91,6 +114,23 @@ def test_every_network_has_a_fixture_of_whoever_published_it():
         *("resnet34_cifar", "resnet101_cifar", "resnet152_cifar"),
         *("resnet32_cifar", "resnet44_cifar", "resnet110_cifar"),
     }
+
+
+# In files that are trees: what is before the names of their manifest, and the classes' number.
+TREES = {"keras_3.h5": "keras", "keras_3.keras": "keras", "flax_model.msgpack": "flax"}
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_a_tree_of_the_other_framework_comes_back_under_our_names(file):
+    weights = load_weights(files.FOLDER / file)
+    translation = translate(seeded.of_types(files.read_manifest()[file]))
+    assert weights.scheme == translation.scheme == TREES[file]
+    expected = ours(translation)
+    assert weights.tensors.keys() == expected.keys() == weights.sources.keys()
+    assert (weights.num_classes, weights.dropped, weights.remark) == (5, (), "")
+    for name, value in expected.items():
+        assert np.array_equal(weights.tensors[name], value), name
+    assert weights.stride_first == file.startswith("keras")
 
 
 # Narrow networks in the frameworks' own files: file -> whose names, and the network they are of.

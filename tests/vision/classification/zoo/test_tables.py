@@ -60,7 +60,7 @@ def test_a_row_is_what_its_publisher_says(name):
     assert (row.dataset, row.num_classes) == ("ImageNet-1k", said["num_classes"])
     assert row.licence == LICENCES[said["license"]]
     assert row.commercial == (said["license"] != "cc-by-nc-4.0")
-    own = re.fullmatch(r"resnet(18|34|50|101|152)\.tv_in1k", name)
+    own = re.fullmatch(r"res(net|next)\w+\.tv_in1k|\w+\.tv2_in1k|\w+\.a[123]_in1k", name)
     assert row.recipe == (name if own else None)
     for result in row.results:
         images = result.preprocess

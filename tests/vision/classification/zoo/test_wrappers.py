@@ -160,6 +160,14 @@ HEADLESS = {
         "module.queue": np.ones((8, 4)),
     },
     "SimSiam": lambda s: {**prefixed("encoder.", {**body_of(s), **MLP}), "predictor.0.weight": MLP},
+    "SimCLR": lambda s: {
+        **prefixed("backbone.", body_of(s)),
+        "projector.0.weight": np.ones((4, 64), np.float32),
+        "projector.0.bias": np.ones(4, np.float32),
+    },
+    "VISSL": lambda s: {
+        "base_model": {"trunk": prefixed("_feature_blocks.", body_of(s)), "heads": {}},
+    },
     "mmselfsup": lambda s: {
         **prefixed("backbone.", body_of(s)),
         "neck.mlp.0.weight": np.ones((4, 64), np.float32),
@@ -196,6 +204,39 @@ def test_what_may_be_between_the_images_and_the_logits_is_refused(kind, save, ra
     weights = load_weights(save({**random_state, **OTHERS[kind]}))
     with pytest.raises(WeightsError, match="besides"):
         fill(get_model("resnet20_cifar"), weights)
+
+
+HINTS = {
+    "pruned": ("conv1.weight_orig", "torch.nn.utils.prune.remove makes plain weights of it"),
+    "parametrized": (
+        "conv1.parametrizations.weight.original0",
+        "remove_parametrizations makes it plain",
+    ),
+    "normed": ("conv1.weight_g", "remove_parametrizations makes it plain"),
+    "adapted": ("conv1.lora_A.weight", "merge them into the weights first"),
+}
+
+
+@pytest.mark.parametrize("kind", HINTS)
+def test_the_way_out_of_what_does_not_fit_is_told(kind, save, random_state):
+    name, way_out = HINTS[kind]
+    state = {**random_state, name: np.ones(16, np.float32)}
+    del state["conv1.weight"]
+    with pytest.raises(WeightsError, match=rf"lacks conv1.weight.*; it .*{way_out}$"):
+        fill(get_model("resnet20_cifar"), load_weights(save(state)))
+
+
+def test_one_of_several_files(save, random_state):
+    path = save(dict(list(random_state.items())[:40]))
+    path = path.rename(path.with_name("model-00001-of-00002.safetensors"))
+    with pytest.raises(WeightsError, match="it is one of several files: put their tensors"):
+        fill(get_model("resnet20_cifar"), load_weights(path))
+
+
+def test_a_quantised_classifier(save, random_state):
+    state = {**body_of(random_state), "fc.scale": np.ones(()), "fc.zero_point": np.zeros(())}
+    with pytest.raises(WeightsError, match="it is of a quantised network: save that of floats"):
+        fill(get_model("resnet20_cifar"), load_weights(save(state)))
 
 
 def test_the_file_tells_the_network_and_a_wrong_one_is_told(save, random_state):

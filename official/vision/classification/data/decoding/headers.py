@@ -204,7 +204,7 @@ def tiff_tags(data: bytes) -> Dict[int, Tuple[int, ...]]:
     for place in range(at, at + min(total, _MAX_TAGS) * entry, entry):
         tag, kind = struct.unpack_from(order + "HH", data, place)
         (number,) = struct.unpack_from(order + offset, data, place + 4)
-        if kind not in _TYPES:
+        if kind not in _TYPES or not number:
             continue
         layout = order + min(number, 8) * _TYPES[kind]
         start = place + entry - value

@@ -7,10 +7,13 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <cmath>
 #include <csetjmp>
 #include <cstring>
 #include <vector>
 
+#include "generator.h"
 #include "libjpeg62.h"
 
 namespace {
@@ -53,11 +56,12 @@ void on_message(Decompress* info, int level) {
 
 struct Header {
     int32_t width, height;  // as stored
+    bool progressive, exif;
 };
 
 // Read the segments up to the first scan; false for what is not plain. See ITU-T T.81, Annex B.
 bool read_segments(const uint8_t* data, size_t size, Header& header) {
-    header = {0, 0};
+    header = {0, 0, false, false};
     size_t at = 2;
     if (size < 4 || data[0] != 0xff || data[1] != 0xd8)
         return false;
@@ -81,11 +85,13 @@ bool read_segments(const uint8_t* data, size_t size, Header& header) {
                 return false;  // neither baseline, extended nor progressive with Huffman's code
             header.height = content[1] << 8 | content[2];
             header.width = content[3] << 8 | content[4];
+            header.progressive = marker == 0xc2;
             const int components = content[5];
             if (content[0] != 8 || (components != 1 && components != 3) || !header.height ||
                 !header.width)
                 return false;
         }
+        header.exif |= marker == 0xe1;
         at += 2 + length;
     }
     return false;
@@ -147,7 +153,61 @@ int at_least(int value, int least) {
     return value > least ? value : least;
 }
 
+// As Python's round() and int() have it, for what cannot be negative.
+int rounded(double value) {
+    return int(std::nearbyint(value));
+}
+
+struct Range {
+    double low, high;
+};
+
+// What random_box of augment.py draws of an image of this width and height, in the same order.
+Box draw_box(numpy::Generator& generator, int width, int height, Range area, Range aspect) {
+    for (int attempt = 0; attempt < 10; ++attempt) {
+        const double target = generator.uniform(area.low, area.high) * height * width;
+        const double ratio =
+                std::exp(generator.uniform(std::log(aspect.low), std::log(aspect.high)));
+        const int first = rounded(std::sqrt(target * ratio));
+        const int second = rounded(std::sqrt(target / ratio));
+        if (0 < first && first <= width && 0 < second && second <= height) {
+            const int left = int(generator.below(uint32_t(width - first + 1)));
+            return {left, int(generator.below(uint32_t(height - second + 1))), first, second};
+        }
+    }
+    const double ratio = std::min(std::max(double(width) / height, aspect.low), aspect.high);
+    const int first = std::min(width, rounded(height * ratio));
+    const int second = std::min(height, rounded(width / ratio));
+    return {(width - first) / 2, (height - second) / 2, first, second};
+}
+
 }  // namespace
+
+// The random part of an image, as left, top, width, height and whether it is mirrored, all of it in
+// `out`; `key` is that of its generator. Without a width, the image's is read from `data`: false for
+// what is not a plain JPEG file that says nothing of which way is up, or has more than `most` pixels.
+extern "C" bool random_crop(
+        const uint8_t* data, size_t size, int width, int height, int64_t most, const uint32_t* key,
+        size_t key_length, double area_low, double area_high, double aspect_low, double aspect_high,
+        bool flips, int* out) {
+    if (!width) {
+        Header header;
+        if (!read_segments(data, size, header) || header.progressive || header.exif ||
+            int64_t(header.width) * header.height > most)
+            return false;
+        width = header.width;
+        height = header.height;
+    }
+    numpy::Generator generator(key, key_length);
+    const Box box =
+            draw_box(generator, width, height, {area_low, area_high}, {aspect_low, aspect_high});
+    out[0] = box.left;
+    out[1] = box.top;
+    out[2] = box.width;
+    out[3] = box.height;
+    out[4] = flips && generator.share() < 0.5;
+    return true;
+}
 
 // Use the library of this path. False for one that cannot be loaded, or lacks a function.
 extern "C" bool jpeg_open(const char* path) {

@@ -13,9 +13,9 @@ from typing import Dict, List, Optional, Sequence, Tuple, overload
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, MissingSplit
 from ...readers.tar_file import is_tar, members
-from ...readers.text_file import read_lines
+from ...readers.text_file import open_regular, read_lines
 from ..dataset import ImageDataset, some, split_name
 from ..image import EXTENSIONS, decode_image
 from . import cifar_archive, imagenet, parquet
@@ -66,7 +66,7 @@ class ArchivedImages(ImageDataset):
 def is_archive(path: Path) -> bool:
     """Whether a file is one of these, by its first bytes; a tar of CIFAR's pickles is not."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(512)
             if head[:4] in (b"PK\x03\x04", parquet.MAGIC):
                 return True
@@ -157,7 +157,7 @@ def _of_split(
             f"{path}: has no folder train; put one archive named train and one named val into a "
             "folder, and give that"
         )
-    raise DataError(f"{path}: holds {_listed(layout.images)}, and no {' or '.join(splits)}")
+    raise MissingSplit(f"{path}: holds {_listed(layout.images)}, and no {' or '.join(splits)}")
 
 
 def _instead(layout: Layout) -> str:

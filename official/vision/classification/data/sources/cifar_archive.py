@@ -9,7 +9,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -89,7 +89,9 @@ class CifarArchive(ImageDataset):
 
     pixels: np.ndarray  # (N, 32, 32, 3) uint8, BGR
 
-    has_files: ClassVar[bool] = False
+    @property
+    def has_files(self) -> bool:
+        return False
 
     def read(self, index: int) -> np.ndarray:
         return self.pixels[index].copy()

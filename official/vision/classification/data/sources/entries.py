@@ -9,20 +9,24 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from megengine.hub.hub import _get_megengine_home
 
+from official.private_folder import private_folder, why_not_private
+
 from ...errors import DataError
 from ...readers.tar_file import is_tar, members
+from ...readers.text_file import open_regular
 from ..image import MAX_BYTES
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ _LONG = 1 << 33  # bytes of archives that are worth a word before they are looke
 _MAX_LABEL = 1 << 16  # bytes of a file that holds a label
 _MAX_ENTRIES = 20_000_000  # of a zip archive; ImageNet's largest collection has 14 million images
 _LABEL_KEYS = ("label", "cls", "class", "class_id")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error)
 _END = struct.Struct("<4s6xHII2x")  # a zip archive's end: entries, bytes and place of its directory
 _END64 = struct.Struct("<4s28xQQ8x")
 _LOCAL = struct.Struct("<4s22xHH")  # before a member: signature, lengths of its name and the extra
@@ -82,7 +87,7 @@ class Entries:
             )
         path = self.shards[shard]
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 if _stamp(file) != tuple(self.stamps[shard].tolist()):
                     raise DataError(f"{path}: has changed since it was opened; start anew")
@@ -153,7 +158,7 @@ def _join(
 
 def _scan(path: Path) -> List[_Found]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(512)
             if head[:2] == b"\x1f\x8b":
                 raise DataError(
@@ -171,7 +176,7 @@ def _scan(path: Path) -> List[_Found]:
 
 
 def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -213,7 +218,7 @@ def _scan_zip(path: Path) -> Iterator[_Found]:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise DataError(f"{path}: its directory is damaged ({error}); download it again") from None
     for info in infos:
-        if info.is_dir():
+        if info.filename.endswith("/") or not info.filename:  # is_dir() fails without a name
             continue
         if info.flag_bits & 0x41 or info.compress_type not in (0, 8):
             way = "encrypted" if info.flag_bits & 0x41 else "packed in a rare way"
@@ -224,7 +229,7 @@ def _scan_zip(path: Path) -> Iterator[_Found]:
 
 def _check_directory(path: Path) -> None:
     """Refuse a directory so long that reading it would fill the memory."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - (1 << 16) - _END.size)
         file.seek(start)
@@ -243,49 +248,58 @@ def _check_directory(path: Path) -> None:
 
 
 class _Kept:
-    """Where a look's result is kept."""
+    """Where a look's result is kept: in a folder that nobody else can put a file into."""
 
     def __init__(self, shards: Tuple[str, ...], stamps: np.ndarray):
         self._shards, self._stamps = shards, stamps
         digest = hashlib.sha256("\0".join((str(_VERSION), *shards)).encode("utf-8", "replace"))
-        self._path = Path(_get_megengine_home()) / "resnet_indexes" / f"{digest.hexdigest()}.npz"
+        wanted = str(Path(_get_megengine_home()) / "resnet_indexes")
+        try:
+            folder, problem = private_folder(wanted, "resnet_indexes")
+        except OSError:  # it is not kept then, which costs time only
+            folder, problem = wanted, ""
+        if problem:
+            logger.warning("%s; the places of images are kept in %s", problem, folder)
+        self._path = Path(folder) / f"{digest.hexdigest()}.npz"
 
     def load(self) -> Optional[Entries]:
         """None where it was not kept, or is not of these archives, or of somebody else."""
+        if why_not_private(str(self._path)):
+            return None
         try:
-            with self._path.open("rb") as file:
+            # A pipe would be waited for, and a link may lead anywhere.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(self._path, flags), "rb") as file:
                 status = os.fstat(file.fileno())
-                if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+                if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
                     return None
                 with np.load(file, allow_pickle=False) as kept:
                     if not np.array_equal(kept["stamps"], self._stamps):
                         return None
                     names, texts = _split(kept["names"]), _split(kept["texts"])
                     columns = {key: kept[key] for key in (*_COLUMNS, "is_zip")}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (OSError, ValueError, KeyError, EOFError, MemoryError, *_DAMAGED):
             return None
         entries = Entries(self._shards, self._stamps, names, texts, **columns)
         return entries if _is_sound(entries) else None
 
     def save(self, entries: Entries) -> None:
         """Whole or not at all; a cache that cannot be written only costs time."""
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-                try:
-                    np.savez(
-                        file,
-                        stamps=entries.stamps,
-                        names=_joined(entries.names),
-                        texts=_joined(entries.texts),
-                        is_zip=entries.is_zip,
-                        **{key: getattr(entries, key) for key in _COLUMNS},
-                    )
-                    file.close()
-                    Path(file.name).replace(self._path)
-                except BaseException:
-                    Path(file.name).unlink()
-                    raise
+        with suppress(OSError), NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
+            try:
+                np.savez(
+                    file,
+                    stamps=entries.stamps,
+                    names=_joined(entries.names),
+                    texts=_joined(entries.texts),
+                    is_zip=entries.is_zip,
+                    **{key: getattr(entries, key) for key in _COLUMNS},
+                )
+                file.close()
+                Path(file.name).replace(self._path)
+            except BaseException:
+                Path(file.name).unlink()
+                raise
 
 
 def _is_sound(entries: Entries) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...readers.tar_file import read_files
-from ...readers.text_file import read_lines
+from ...readers.text_file import open_regular, read_lines
 from ..dataset import ImageDataset
 from .mat_file import MatError, structs
 
@@ -47,7 +47,7 @@ def load_validation(root: Path, extensions: Tuple[str, ...]) -> ImageDataset:
         DataError: when their classes are nowhere, or do not cover them.
     """
     folder = folder_of(root) / "val"
-    above = (root, *folder.parents[: _LOOK_ABOVE + 1]) if folder_of(root) == root else (root,)
+    above = (root, *[*folder.parents][: _LOOK_ABOVE + 1]) if folder_of(root) == root else (root,)
     truth = find_truth(above)
     try:
         names = sorted(
@@ -155,9 +155,11 @@ def _of_kit(truth: bytes, meta: bytes, where: Path) -> Truth:
 
 def _small(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        with open_regular(path) as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
             raise DataError(f"{path}: has more than {_MAX_BYTES:,} bytes")
-        return path.read_bytes()
+        return data
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 

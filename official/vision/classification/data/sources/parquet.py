@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 
 from ...errors import DataError
+from ...readers.text_file import open_regular
 from ..dataset import ImageDataset
 from ..image import decode_image
 
@@ -81,7 +82,7 @@ class ParquetImages(ImageDataset):
 def is_parquet(path: Path) -> bool:
     """Whether a file is one of these, by its first bytes."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False

@@ -3,7 +3,8 @@
 import csv
 import io
 from dataclasses import dataclass
-from typing import Dict, Sequence
+from pathlib import Path
+from typing import Callable, Dict, Optional, Sequence
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ...distributed.collectives import sum_over_ranks
 from ...engine.scoring import log_softmax, top_classes
 from ...text import no_formula
 
+TABLE = "predictions.csv"  # a row for every image
 TOP = 5
 
 
@@ -112,6 +114,9 @@ class ReportData:
         title: what was tested on what, in a few words.
         about: what was tested and on what, by name.
         remarks: further lines on the result.
+        heat: draws an image under the heat map of a class; None for no heat maps.
+        run: the folder of the run that the network is of, if it is one's best.
+        language: of the page, "en" or "zh".
     """
 
     folder: ImageDataset
@@ -120,6 +125,9 @@ class ReportData:
     title: str
     about: Dict[str, str]
     remarks: Sequence[str] = ()
+    heat: Optional[Callable[[np.ndarray, int], np.ndarray]] = None
+    run: Optional[Path] = None
+    language: str = "en"
 
 
 def predictions_csv(answers: Answers, paths: Sequence[str], names: Sequence[str]) -> bytes:

@@ -5,6 +5,7 @@ No name of a class or a file goes into them.
 
 import base64
 import io
+import warnings
 from typing import Callable, NamedTuple, Tuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ...page import Say
 from ..calibration import Reliability
 
 
@@ -40,12 +42,14 @@ class Picture(NamedTuple):
     dark: str
 
 
-def reliability_diagram(bins: Reliability) -> Picture:
+def reliability_diagram(bins: Reliability, say: Say = str) -> Picture:
     """Accuracy against confidence, bin by bin, above the share of images in each.
 
     Guo et al., "On Calibration of Modern Neural Networks", figure 1 (arXiv:1706.04599).
     """
-    return _both("svg", (6.0, 5.4), lambda figure, theme: _draw_reliability(figure, theme, bins))
+    return _both(
+        "svg", (6.0, 5.4), lambda figure, theme: _draw_reliability(figure, theme, bins, say)
+    )
 
 
 def confusion_overview(counts: np.ndarray, num_classes: int) -> Picture:
@@ -55,7 +59,7 @@ def confusion_overview(counts: np.ndarray, num_classes: int) -> Picture:
     )
 
 
-def _draw_reliability(figure: Figure, theme: Theme, bins: Reliability) -> None:
+def _draw_reliability(figure: Figure, theme: Theme, bins: Reliability, say: Say) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
     figure.subplots_adjust(left=0.13, right=0.97, bottom=0.1, top=0.93, hspace=0.09)
     edges = np.arange(len(bins.counts)) / len(bins.counts)
@@ -64,21 +68,21 @@ def _draw_reliability(figure: Figure, theme: Theme, bins: Reliability) -> None:
     accuracy, confidence = bins.correct / total, bins.confidence / total
     bar = {"width": 1 / len(bins.counts), "align": "edge", "edgecolor": theme.paper}
 
-    upper.bar(edges[used], accuracy[used], color=theme.right, label="accuracy", **bar)
+    upper.bar(edges[used], accuracy[used], color=theme.right, label=say("accuracy"), **bar)
     upper.bar(
         edges[used],
         (confidence - accuracy)[used],
         bottom=accuracy[used],
         facecolor="none",
         hatch="////",
-        label="gap to confidence",
+        label=say("gap to confidence"),
         **{**bar, "edgecolor": theme.wrong},
     )
-    upper.plot([0, 1], [0, 1], "--", color=theme.ink, linewidth=1, label="as it should be")
-    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    upper.plot([0, 1], [0, 1], "--", color=theme.ink, linewidth=1, label=say("as it should be"))
+    upper.set(ylabel=say("accuracy"), xlim=(0, 1), ylim=(0, 1))
     upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)
     lower.bar(edges, bins.counts / bins.counts.sum(), color=theme.ink, alpha=0.6, **bar)
-    lower.set(ylabel="images", xlabel="confidence")
+    lower.set(ylabel=say("images"), xlabel=say("confidence"))
     lower.yaxis.set_major_locator(MaxNLocator(3))
     for axis in (upper.xaxis, upper.yaxis, lower.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -124,8 +128,11 @@ def _drawn(
         **dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.paper),
         "axes.edgecolor": theme.grid,
         "svg.hashsalt": "report",  # the same picture is the same bytes
+        "svg.fonttype": "none",  # letters stay text, for which browsers have fonts of all languages
+        "font.family": "sans-serif",
     }
-    with rc_context(style):
+    with rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # measured, and not drawn here
         figure = Figure(figsize=inches)
         FigureCanvasAgg(figure)
         draw(figure, theme)

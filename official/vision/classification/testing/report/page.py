@@ -1,22 +1,19 @@
-"""A report: predictions.csv, and the page made from official/assets/report.html."""
+"""A report: predictions.csv, and the page made from official/assets/report/report.html."""
 
-import base64
-import hashlib
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-import jinja2
 import numpy as np
 
 from ...engine.files import write_atomically
-from ...text import printable
+from ...page import Say, Tile, render, speaker
 from ...zoo.classes import display_names
 from ..calibration import Reliability, reliability
-from .answers import Answers, ReportData, predictions_csv
+from .answers import TABLE, Answers, ReportData, predictions_csv
 from .figures import Picture, confusion_overview, reliability_diagram
-from .gallery import cards, choose, most_uncertain, surest_mistakes
+from .gallery import Card, cards, choose, most_uncertain, of_pairs, surest_mistakes, surest_right
+from .run import read_run
 from .statistics import (
     ClassRow,
     Confusion,
@@ -28,9 +25,8 @@ from .statistics import (
     wilson,
 )
 
-PAGE, TABLE = "report.html", "predictions.csv"
+PAGE = "report.html"
 
-_TEMPLATE = Path(__file__).resolve().parents[4] / "assets" / "report.html"
 _MAX_ROWS = 1000  # of the table of classes
 _MAX_PAIRS = 20  # of the table of confusions
 _NAMED = 30  # classes whose names fit beside a confusion matrix
@@ -43,7 +39,7 @@ def write_report(target: Path, data: ReportData) -> None:
     """Write ``report.html`` and ``predictions.csv`` into the folder ``target``.
 
     The page needs no other file and no network. It is as large for a million images as for a
-    thousand: at most 240 thumbnails, 1,000 classes and 20 confusions are in it.
+    thousand: at most 440 thumbnails, 1,000 classes and 20 confusions are in it.
 
     Raises:
         DataError: naming the image, when one that is shown cannot be read any more.
@@ -52,7 +48,8 @@ def write_report(target: Path, data: ReportData) -> None:
     names = unique_names(data.folder.classes)
     write_atomically(target / TABLE, predictions_csv(data.answers, data.folder.paths, names))
     shown = [name.replace("_", " ") for name in names]  # lines break between words
-    write_atomically(target / PAGE, render(_content(data, shown)))
+    content = _content(data, shown, speaker(data.language))
+    write_atomically(target / PAGE, render(content, PAGE, data.language))
 
 
 def unique_names(classes: Sequence[str]) -> List[str]:
@@ -62,93 +59,89 @@ def unique_names(classes: Sequence[str]) -> List[str]:
     return [f"{name} ({number})" if count[name] > 1 else name for number, name in enumerate(names)]
 
 
-def render(content: Dict[str, Any], template: Optional[str] = None) -> bytes:
-    """The page with ``content`` in the template's places.
-
-    Names of classes and files are foreign: jinja2 escapes them, and control characters in them are
-    written as escapes, as on a terminal. Of scripts, browsers run the template's own only, by its
-    digest in the page's content security policy.
-    """
-    text = _TEMPLATE.read_text(encoding="utf-8") if template is None else template
-    digests = [
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        for script in re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
-    ]
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
-    environment.filters["count"] = lambda number: f"{number:,}"
-    sources = " ".join(f"'sha256-{digest}'" for digest in digests)
-    page = environment.from_string(text).render(content, script_sources=sources)
-    return page.encode("utf-8")
-
-
-def _content(data: ReportData, names: Sequence[str]) -> Dict[str, Any]:
+def _content(data: ReportData, names: Sequence[str], say: Say) -> Dict[str, Any]:
     """What the template's places are filled with."""
     answers = data.answers
     pairs = confusions(answers)
     rows = class_rows(answers, pairs)
     bins = reliability(answers.confidence, answers.correct)
-    worst = choose(surest_mistakes(answers), answers)
-    uncertain = choose(most_uncertain(answers), answers)
-    both = worst + uncertain
-    shown = np.union1d(answers.labels[both], answers.guesses[both]).tolist()
+    pictures = _pictures(data, pairs)
+    both = [card for found in pictures.values() for card in found]
+    shown = {number for card in both for number in (card.label, card.guess)}
     return {
         "title": data.title,
         "about": data.about,
         "remarks": data.remarks,
+        "run": read_run(data.run, say) if data.run else None,
         "names": names,
         "num_classes": answers.num_classes,
-        "tiles": _tiles(answers, data.loss, bins),
+        "tiles": _tiles(answers, data.loss, bins, rows, say),
         "rows": rows[:_MAX_ROWS],
         "rows_absent": answers.num_classes - len(rows),
         "rows_left_out": max(0, len(rows) - _MAX_ROWS),
         "shown": sorted(shown, key=lambda index: (names[index].lower(), index)),
-        **_matrix_and_overview(answers, pairs, rows, names),
+        "seen": {(card.label, card.guess) for card in both},
+        **_matrix_and_overview(answers, pairs, rows, names, say),
         "pairs": pairs[:_MAX_PAIRS],
         "calibration_error": bins.error,
-        "diagram": reliability_diagram(bins),
+        "diagram": reliability_diagram(bins, say),
         "bins": _bins(bins),
-        "worst": cards(worst, data.folder, answers),
-        "uncertain": cards(uncertain, data.folder, answers),
+        "has_heat": data.heat is not None,
+        **pictures,
     }
 
 
-class Tile(NamedTuple):
-    """One of the numbers that sum up a test, with smaller lines below."""
+def _pictures(data: ReportData, pairs: List[Confusion]) -> Dict[str, List[Card]]:
+    """The three galleries."""
+    answers = data.answers
+    worst = choose(surest_mistakes(answers), answers)
+    worst += of_pairs(pairs[:_MAX_PAIRS], answers, worst)
+    return {
+        "worst": cards(worst, data.folder, answers, data.heat),
+        "uncertain": cards(choose(most_uncertain(answers), answers), data.folder, answers),
+        "surest": cards(choose(surest_right(answers), answers), data.folder, answers),
+    }
 
-    name: str
-    value: str
-    below: Sequence[str]
 
-
-def _tiles(answers: Answers, loss: float, bins: Reliability) -> List[Tile]:
-    total = len(answers)
-    shares = [("Top-1 accuracy", answers.correct)]
-    if answers.classes.shape[1] < answers.num_classes:
-        shares.append((f"Top-{answers.classes.shape[1]} accuracy", answers.among_top))
+def _tiles(
+    answers: Answers, loss: float, bins: Reliability, rows: Sequence[ClassRow], say: Say
+) -> List[Tile]:
+    total, count, top = len(answers), answers.num_classes, answers.classes.shape[1]
+    shares = [(say("Top-1 accuracy"), answers.correct)]
+    if top < count:
+        shares.append((say("Top-%(k)s accuracy", k=top), answers.among_top))
     tiles = []
-    for name, right in shares:
-        count = int(right.sum())
-        low, high = wilson(count, total)
-        below = (f"95 %: {100 * low:.2f} to {100 * high:.2f} %", f"{count:,} of {total:,}")
-        tiles.append(Tile(name, f"{100 * count / total:.2f} %", below))
-    tiles.append(Tile("Cross-entropy", f"{loss:.4f}", ["mean over all images"]))
-    tiles.append(Tile("Calibration error", f"{100 * bins.error:.2f} %", ["expected (ECE)"]))
+    for name, correct in shares:
+        right = int(correct.sum())
+        low, high = wilson(right, total)
+        below = (
+            f"95 %: {100 * low:.2f} – {100 * high:.2f} %",
+            say("%(right)s of %(total)s right", right=f"{right:,}", total=f"{total:,}"),
+        )
+        tiles.append(Tile(name, f"{100 * right / total:.2f} %", below))
+    named = len(set(answers.guesses.tolist()) - set(answers.labels.tolist()))
+    f1 = sum(row.f1 for row in rows) / (len(rows) + named)
+    recall = sum(row.accuracy for row in rows) / len(rows)
+    balanced = say("balanced accuracy %(share)s", share=f"{100 * recall:.2f} %")
+    over = say("mean over %(count)s classes", count=f"{len(rows) + named:,}")
+    tiles.append(Tile(say("Macro F1"), f"{100 * f1:.2f} %", [over, balanced]))
+    tiles.append(Tile(say("Cross-entropy"), f"{loss:.4f}", [say("mean over all images")]))
+    error = f"{100 * bins.error:.2f} %"
+    tiles.append(Tile(say("Calibration error"), error, [say("expected (ECE)")]))
     return tiles
 
 
 class Cell(NamedTuple):
-    """Of a confusion matrix: a number, how deep its colour is from 0 to 1, and of which kind."""
+    """Of a confusion matrix: a number, how deep its colour is from 0 to 1, and of which kind.
+
+    ``label`` and ``guess`` are its classes; -1 stands for any other.
+    """
 
     images: int
     depth: float
     kind: str
+    label: int
+    guess: int
 
 
 class Matrix(NamedTuple):
@@ -160,7 +153,7 @@ class Matrix(NamedTuple):
 
 
 def _matrix_and_overview(
-    answers: Answers, pairs: List[Confusion], rows: List[ClassRow], names: Sequence[str]
+    answers: Answers, pairs: List[Confusion], rows: List[ClassRow], names: Sequence[str], say: Say
 ) -> Dict[str, Any]:
     """The matrix of all classes; of many the most confused ones, and a picture of all."""
     count = answers.num_classes
@@ -171,11 +164,11 @@ def _matrix_and_overview(
         classes = confused_classes(pairs, _PART)
         if pairs:
             overview = confusion_overview(density(pairs, count, _CELLS), count)
-    table = _coloured(matrix(answers, classes), classes, names) if classes else None
+    table = _coloured(matrix(answers, classes), classes, names, say) if classes else None
     return {"matrix": table, "overview": overview}
 
 
-def _coloured(counts: np.ndarray, classes: Sequence[int], names: Sequence[str]) -> Matrix:
+def _coloured(counts: np.ndarray, classes: Sequence[int], names: Sequence[str], say: Say) -> Matrix:
     """``statistics.matrix`` with a colour for each number.
 
     Blue deepens with the share of a class's images that is right, orange with the share that is
@@ -185,7 +178,7 @@ def _coloured(counts: np.ndarray, classes: Sequence[int], names: Sequence[str]) 
     size = len(classes)
     columns = [names[index] for index in classes]
     if counts[:, size].any():
-        columns.append("any other")
+        columns.append(say("any other"))
     else:
         counts = counts[:, :size]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -194,12 +187,14 @@ def _coloured(counts: np.ndarray, classes: Sequence[int], names: Sequence[str]) 
     np.fill_diagonal(wrong, 0)
     wrong[:, size:] = 0
     wrong /= wrong.max(initial=0.0) or 1.0
+    numbers = [*classes, -1]
     cells = [
         [
-            Cell(count, right[row], "right deep" if right[row] > _DEEP else "right")
+            Cell(count, right[row], "right deep" if right[row] > _DEEP else "right", *both)
             if column == row
-            else Cell(count, wrong[row, column], "wrong")
+            else Cell(count, wrong[row, column], "wrong", *both)
             for column, count in enumerate(values)
+            for both in [(numbers[row], numbers[column])]
         ]
         for row, values in enumerate(counts.tolist())
     ]

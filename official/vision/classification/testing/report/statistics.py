@@ -127,6 +127,11 @@ class ClassRow:
         """The share of the images taken for it that are of it; None where there is none."""
         return self.correct / self.named if self.named else None
 
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of accuracy and precision, from 0 to 1."""
+        return 2 * self.correct / (self.images + self.named)
+
 
 def class_rows(answers: Answers, confusions: List[Confusion]) -> List[ClassRow]:
     """The classes of which there are images, the lowest accuracy first.

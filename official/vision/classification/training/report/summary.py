@@ -125,6 +125,7 @@ def next_commands(run: Run) -> List[str]:
     report = run.folder.path / "report"
     test = [*_script("test"), "--data", run.config.data, "--model", str(best)]
     test += ["--split", "test"] if run.data.test is not None else []
+    test += ["--skip-broken"] if run.config.skip_broken else []
     test += ["--report", str(report)]
     name = [*_script("inference"), "--model", str(best), "--image", "PHOTO"]
     return [printable(" ".join(map(shlex.quote, command))) for command in (test, name)]
@@ -132,6 +133,9 @@ def next_commands(run: Run) -> List[str]:
 
 def _script(name: str) -> List[str]:
     """How the script is called here: as a command that pip has installed, or as a file."""
-    if Path(sys.argv[0]).name.startswith("resnet-"):
+    called = Path(sys.argv[0]).name
+    if called.startswith("resnet "):
+        return ["resnet", {"inference": "predict"}.get(name, name)]
+    if called.startswith("resnet-"):
         return [f"resnet-{name}"]
     return ["python", f"{name}.py"]

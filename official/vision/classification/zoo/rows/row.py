@@ -9,6 +9,13 @@ from ...preprocess import Preprocess
 _ROOT = Path(__file__).resolve().parents[5]  # the folder that has official/
 
 
+def licence_notice(name: str, licence: str) -> Optional[str]:
+    """A line to show whoever uses weights; None for a licence that forbids nothing here."""
+    if "-NC" not in licence:
+        return None
+    return f"{name}: the licence of these weights, {licence}, forbids commercial use"
+
+
 @dataclass(frozen=True)
 class Result:
     """Published accuracies in per cent for images that are prepared in one way, centre crop.
@@ -87,11 +94,9 @@ class Row:
     @property
     def commercial(self) -> bool:
         """Whether the licence allows commercial use."""
-        return "-NC" not in self.licence
+        return self.licence_notice is None
 
     @property
     def licence_notice(self) -> Optional[str]:
         """A line to show whoever uses the weights; None for a licence that forbids nothing here."""
-        if self.commercial:
-            return None
-        return f"{self.name}: the licence of these weights, {self.licence}, forbids commercial use"
+        return licence_notice(self.name, self.licence)

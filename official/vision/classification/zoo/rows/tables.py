@@ -19,7 +19,7 @@ OTHERS = ("real", "v2", "a", "r", "sketch")
 
 # Those whose training their publisher states, and a recipe can: what the others' lack is said in
 # docs/recipes.md.
-_HAS_RECIPE = re.compile(r"resnet\d+\.tv_in1k")
+_HAS_RECIPE = re.compile(r"res\w+\.tv_in1k|\w+\.tv2_in1k|\w+\.a[123]_in1k")
 
 # What a name's tag, the part behind the dot, begins with -> who trained the weights, and how.
 _NOTES = {

@@ -2,12 +2,14 @@
 
 import io
 import logging
+import os
 import pickle
 import re
 import shutil
 import struct
 import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
@@ -84,6 +86,17 @@ def test_the_same_images_in_every_form(form, root):
     assert report.counts["val"] == dict(zip(CLASSES, (2, 3, 2)))
 
 
+def _claiming(count):
+    """An archive of numpy whose array has, by its header, so many numbers."""
+    header = io.BytesIO()
+    about = {"descr": "<i8", "fortran_order": False, "shape": (count, 2)}
+    np.lib.format.write_array_header_1_0(header, about)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("stamps.npy", header.getvalue())
+    return buffer.getvalue()
+
+
 def test_an_index_is_made_once_and_checked(root, home, monkeypatch):
     path = one_tar(root)
     expected = load_split(path, "train")
@@ -99,6 +112,10 @@ def test_an_index_is_made_once_and_checked(root, home, monkeypatch):
         lambda: kept.chmod(0o666),
         lambda: path.touch(),
         kept.unlink,
+        lambda: (kept.unlink(), os.mkfifo(kept)),
+        lambda: (kept.rename(home / "other"), kept.symlink_to(home / "other")),
+        lambda: np.savez(kept.open("wb"), stamps=np.zeros(1)),
+        lambda: kept.write_bytes(_claiming(1 << 60)),
     ):
         spoil()
         looks.clear()
@@ -118,10 +135,49 @@ def test_an_index_that_points_past_the_archive(root, home):
         np.testing.assert_array_equal(folder.read(3), pixels("train", 3))
 
 
-def test_without_a_place_for_the_index(root, tmp_path, monkeypatch):
+def test_without_a_place_for_the_index(root, tmp_path, monkeypatch, caplog):
+    """It goes to a temporary folder, and where there is none either, it is not kept."""
     (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("MGE_HOME", str(tmp_path / "file"))
-    assert len(load_split(one_tar(root), "val")) == 7
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    path = one_tar(root)
+    assert len(load_split(path, "val")) == 7
+    assert len(list((tmp_path / "temporary").glob("resnet_indexes-*/*.npz"))) == 1
+    assert "are kept in" in caplog.text
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    assert len(load_split(path, "val")) == 7
+
+
+def test_an_index_that_others_could_have_written_is_not_used(root, home, monkeypatch, caplog):
+    """The folder is anybody's: what lies there may be a stranger's, and is left alone."""
+    path = one_tar(root)
+    expected = load_split(path, "train")
+    (kept,) = home.iterdir()
+    spoiled = kept.read_bytes()[:-200]
+    kept.write_bytes(spoiled)
+    home.chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(root))
+    assert list(load_split(path, "train").paths) == list(expected.paths)
+    assert kept.read_bytes() == spoiled and "can be written by others" in caplog.text
+    (elsewhere,) = root.glob("resnet_indexes-*/*.npz")
+    assert elsewhere.name == kept.name
+
+
+@pytest.mark.parametrize("planted", ["link", "pipe"])
+def test_an_index_is_a_regular_file(planted, root, home, tmp_path, monkeypatch):
+    path = one_tar(root)
+    expected = load_split(path, "train")
+    (kept,) = home.iterdir()
+    kept.rename(tmp_path / "real.npz")
+    if planted == "link":
+        kept.symlink_to(tmp_path / "real.npz")
+    else:
+        os.mkfifo(kept)
+    scan, looks = entries_module._scan, []
+    monkeypatch.setattr(entries_module, "_scan", lambda path: looks.append(path) or scan(path))
+    assert list(load_split(path, "train").paths) == list(expected.paths) and len(looks) == 1
+    assert kept.is_file() and not kept.is_symlink()  # made anew
 
 
 @pytest.mark.parametrize("form", [one_tar, one_zip])
@@ -448,3 +504,17 @@ def test_parquet_that_would_run_a_program(root, tmp_path):
     pq.write_table(table, root / "x.parquet")
     assert "would run as a program" in refusal(root / "x.parquet")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["", "\0", "\0/x.png", "/", "//"])
+def test_a_member_without_a_name(root, name):
+    """Python's zipfile itself fails on one; found by changing bytes."""
+    path = one_zip(root)
+    expected = load_split(path, "train")
+    with zipfile.ZipFile(path, "a") as archive:
+        info = zipfile.ZipInfo("nameless")
+        info.filename = name
+        archive.writestr(info, b"")
+    images = load_split(path, "train")
+    assert list(images.paths) == list(expected.paths) and len(images) == 12
+    np.testing.assert_array_equal(images.read(0), pixels("train", 0))

@@ -5,6 +5,7 @@ import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import cv2
 import jinja2
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 from official.vision.classification.data.dataset import ImageDataset
+from official.vision.classification.engine.class_scores import ClassScores
 from official.vision.classification.errors import DataError, UserError
+from official.vision.classification.page import render
 from official.vision.classification.testing.calibration import reliability
 from official.vision.classification.testing.report import figures
-from official.vision.classification.testing.report.page import render, unique_names, write_report
+from official.vision.classification.testing.report.page import unique_names, write_report
 from official.vision.classification.testing.report.statistics import wilson
 from official.vision.classification.zoo.classes import dataset_classes
 from tests.vision.classification.testing.report.reports import (
@@ -36,6 +39,11 @@ class Noise(ImageDataset):
     def read(self, index):
         self.asked.append(index)
         return np.random.default_rng(index).integers(0, 255, (96, 128, 3), np.uint8)
+
+
+def shown(path, folder):
+    """A path as cards show it: below the data set."""
+    return str(Path(path).relative_to(folder.root)).replace("\t", r"\t")
 
 
 def noise(tmp_path, labels, classes):
@@ -77,8 +85,7 @@ def test_foreign_names_are_text(hostile):
     assert len(page.all("script")) == 1
     assert all(e["attributes"]["src"].startswith("data:image/") for e in page.all("img"))
     assert not page.all("b") and not page.all("data")
-    shown = {e["text"] for e in page.all("option")}
-    assert "<script>document.title = 1<∕script>" in shown
+    assert "<script>document.title = 1<∕script>" in {e["text"] for e in page.all("option")}
     assert {e["text"] for e in page.all("option")} >= {
         "=cmd|' '!A1",
         '"><img src=x onerror=a()>',
@@ -86,7 +93,8 @@ def test_foreign_names_are_text(hostile):
     }
     assert {e["text"] for e in page.all("p", class_="file")} <= {f"{i}<b>&.png" for i in range(20)}
     titles = {e["attributes"]["title"] for e in page.all("p", class_="file")}
-    assert titles <= {path.replace("\t", r"\t") for path in folder.paths}
+    assert titles <= {shown(path, folder) for path in folder.paths}
+    assert str(folder.root) not in path.read_text(encoding="utf-8")
     (title,) = page.all("title")
     assert title["text"] == "Test report: a network on <data>"
     assert [e["text"] for e in page.all("dd")] == ["<w>.pkl"]
@@ -108,11 +116,14 @@ def test_tables_are_those_of_the_answers(hostile):
 
     recall, rows = counts.diagonal() / 20, classes[1:]
     for index, row in zip(np.argsort(recall, kind="stable"), rows):
-        assert row[:3] == [names[index], "20", f"{100 * recall[index]:.1f} %"]
-        assert row[3:5] == ["", "100.0 %"]
-        assert row[5] == f"{100 * counts[index, index] / counts[:, index].sum():.1f} %"
+        right = counts[index, index]
+        assert row[:4] == [names[index], "20", str(right), f"{100 * recall[index]:.1f} %"]
+        assert row[4:6] == ["", "100.0 %"]
+        precision = right / counts[:, index].sum()
+        f1 = 2 * precision * recall[index] / (precision + recall[index])
+        assert row[6:8] == [f"{100 * precision:.1f} %", f"{100 * f1:.1f} %"]
         wrong = counts[index] * (np.arange(4) != index)
-        assert row[6].endswith(f" ({wrong.max()})")
+        assert row[8].endswith(f" ({wrong.max()})")
     assert len(rows) == 4
 
     wrong = counts - np.diag(counts.diagonal())
@@ -144,22 +155,28 @@ def test_colours_of_the_matrix(hostile):
 def test_the_sum_of_it(hostile):
     path, folder, logits = hostile
     right = int((logits.argmax(1) == folder.labels).sum())
-    tiles = [e["text"] for e in Page(path).all("li") if "class" not in e["attributes"]][:3]
+    tiles = [e["text"] for e in Page(path).all("li") if "class" not in e["attributes"]][:4]
     assert f"{100 * right / 80:.2f} %" in tiles[0] and f"{right} of 80" in tiles[0]
     low, high = wilson(right, 80)
-    assert f"{100 * low:.2f} to {100 * high:.2f} %" in tiles[0]
-    assert tiles[1].strip().startswith("Cross-entropy1.2500")  # top-5 of four classes says nothing
-    assert tiles[2].startswith("Calibration error")
+    assert f"{100 * low:.2f} – {100 * high:.2f} %" in tiles[0]
+    counts = np.zeros((4, 4), int)
+    np.add.at(counts, (folder.labels, logits.argmax(1)), 1)
+    scores = ClassScores(counts).means()  # top-5 of four classes says nothing
+    assert tiles[1].startswith(f"Macro F1{scores['macro_f1']:.2f} %mean over 4 classes")
+    assert tiles[1].endswith(f"balanced accuracy {scores['balanced_accuracy']:.2f} %")
+    assert tiles[2].strip().startswith("Cross-entropy1.2500")
+    assert tiles[3].startswith("Calibration error")
 
 
 def test_cards_tell_what_was_said(hostile):
     path, folder, logits = hostile
     exact = np.exp(logits.astype(float))
     exact /= exact.sum(1, keepdims=True)
-    numbers = {path.replace("\t", r"\t"): row for row, path in enumerate(folder.paths)}
+    numbers = {shown(path, folder): row for row, path in enumerate(folder.paths)}
     cards = [e for e in Page(path).all("li") if "data-label" in e["attributes"]]
     wrong = np.flatnonzero(logits.argmax(1) != folder.labels)
-    assert len(cards) == len(wrong) + 80  # four classes, and room for all of them
+    # Four classes, and room for all of them.
+    assert len(cards) == len(wrong) + 80 + (80 - len(wrong))
     files = [e["attributes"]["title"] for e in Page(path).all("p", class_="file")]
     assert len(files) == len(cards)
     for place, (card, file) in enumerate(zip(cards, files)):
@@ -167,7 +184,8 @@ def test_cards_tell_what_was_said(hostile):
         label, guess = int(folder.labels[row]), int(logits[row].argmax())
         assert card["attributes"]["data-label"] == str(label)
         assert card["attributes"]["data-guess"] == str(guess)
-        further = place % len(wrong) >= 24 if place < len(wrong) else place - len(wrong) >= 24
+        starts = (0, len(wrong), len(wrong) + 80)
+        further = place - max(start for start in starts if start <= place) >= 24
         assert card["attributes"].get("class") == ("further" if further else None)
         text = " ".join(card["text"].split())
         assert text.startswith("✓" if label == guess else "✗")
@@ -178,6 +196,15 @@ def test_cards_tell_what_was_said(hostile):
     entropy = -(exact * np.log(exact)).sum(1)
     uncertain = [numbers[file] for file in files[len(wrong) :]][:24]
     assert uncertain == np.argsort(-entropy).tolist()[:24]
+    sure = [numbers[file] for file in files[len(wrong) + 80 :]][:24]
+    right = np.flatnonzero(logits.argmax(1) == folder.labels)
+    best = [
+        max(right[folder.labels[right] == label], key=lambda row: exact[row].max())
+        for label in range(4)
+    ]
+    assert sorted(sure[:4]) == sorted(best)  # one of each class
+    others = sorted(set(right) - set(best), key=lambda row: -exact[row].max())
+    assert sure[4:] == others[:20]
 
 
 def test_every_picture_says_what_it_is(hostile):
@@ -186,7 +213,7 @@ def test_every_picture_says_what_it_is(hostile):
     (diagram,) = [e for e in images if e["attributes"]["alt"].startswith("Reliability diagram")]
     assert "image/svg+xml" in diagram["attributes"]["src"]
     (dark,) = Page(hostile[0]).all("source")
-    assert dark["attributes"]["media"] == "(prefers-color-scheme: dark)"
+    assert dark["attributes"]["media"] == "screen and (prefers-color-scheme: dark)"
     assert dark["attributes"]["srcset"].startswith("data:image/svg+xml")
     assert dark["attributes"]["srcset"] != diagram["attributes"]["src"]
 
@@ -195,14 +222,19 @@ def test_bars_and_links_of_the_classes(hostile):
     path, folder, logits = hostile
     page = Page(path)
     right = np.bincount(folder.labels[logits.argmax(1) == folder.labels], minlength=4)
-    bars, links = page.all("span", class_="bar"), page.all("a")[-4:]
+    bars = page.all("span", class_="bar")
+    links = [e for e in page.all("a") if e["attributes"]["href"].startswith("#class=")]
     for index, bar, link in zip(np.argsort(right, kind="stable").tolist(), bars, links):
         low, high = wilson(int(right[index]), 20)
         share = 100 * right[index] / 20
         style = f"--v:{share:.1f}%;--l:{100 * low:.1f}%;--h:{100 * high:.1f}%"
         assert bar["attributes"]["style"] == style
-        assert link["attributes"]["href"] == f"#class={index}"
-        assert link["text"] == folder.classes[index].replace("\t", r"\t")
+        name = folder.classes[index].replace("\t", r"\t")
+        assert unquote(link["attributes"]["href"]) in (
+            f"#class={folder.classes[index]}",
+            f"#class={name}",
+        )
+        assert link["text"] == name
     assert len(bars) == 4
 
 
@@ -226,13 +258,15 @@ def test_many_classes(tmp_path):
     assert any("image here: 100 of the" in e["text"] for e in page.all("p"))
     alts = [e["attributes"]["alt"] for e in page.all("img")]
     assert any("among the 1,000 classes" in alt for alt in alts)
-    assert len(Noise.asked) == 48
-    assert path.stat().st_size < 1_500_000
+    assert 72 <= len(Noise.asked) <= 72 + 80 + 48  # with those of the listed confusions
+    assert path.stat().st_size < 2_500_000
     linked = {e["attributes"]["href"] for e in page.all("a")} - {
         *("#classes", "#confusions", "#calibration", "#pictures", "#about")
     }
-    offered = {f"#class={e['attributes']['value']}" for e in page.all("option")[1:]}
-    assert linked <= offered and len(offered) <= 96
+    offered = {f"#class={quote(e['text'], safe='/')}" for e in page.all("option")[1:]}
+    classes = {link for link in linked if link.startswith("#class=")}
+    assert classes <= offered and len(offered) <= 300
+    assert len(linked - classes) >= 20  # each listed confusion has its pictures
 
 
 def test_more_classes_than_a_page_holds(tmp_path):
@@ -250,7 +284,7 @@ def test_no_image_is_named_wrong(tmp_path, classes):
     names = tuple(f"c{number}" for number in range(classes))
     path = write(tmp_path / "report", noise(tmp_path, labels, names), logits)
     assert "No image is classified wrong." in path.read_text(encoding="utf-8")
-    assert Page(path).tables[0][1][2] == "100.0 %"
+    assert Page(path).tables[0][1][3] == "100.0 %"
 
 
 def test_one_image(tmp_path):

@@ -1,0 +1,1 @@
+"""What Keras and flax write: axes are (height, width, in, out) there."""
