@@ -55,12 +55,12 @@ class PartDecoder:
         except (OSError, AttributeError) as error:
             raise KernelsUnavailable(f"{path}: {error}") from None
         self._part.restype = self._draw.restype = use.restype = ctypes.c_bool
-        numbers = [ctypes.c_int] * 6
+        numbers: List[Any] = [ctypes.c_int] * 6
         self._part.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *numbers, ctypes.c_void_p]
-        image: List[Any] = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int]
-        key: List[Any] = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_size_t]
-        limits: List[Any] = [*[ctypes.c_double] * 4, ctypes.c_bool, ctypes.c_void_p]
-        self._draw.argtypes = [*image, *key, *limits]
+        doubles: List[Any] = [ctypes.c_double] * 4
+        shape = [*numbers[:2], ctypes.c_int64]
+        drawing = [ctypes.c_void_p, ctypes.c_size_t, *doubles, ctypes.c_bool, ctypes.c_void_p]
+        self._draw.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *shape, *drawing]
         self.draws = self._draws_alike()
         differ = ""
         for name in _libraries():
