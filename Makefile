@@ -31,16 +31,23 @@ format: setup-dev ## rewrite files in the project's format
 # Environments that are not given are made: MEGENGINE_PYTHON=... and TORCH_PYTHON=... name others.
 MEGENGINE_PYTHON ?= .venv/bin/python
 TORCH_PYTHON ?= .venv-torch/bin/python
+RUNTIMES_PYTHON ?= .venv-runtimes/bin/python
+RUNTIMES = --torch-python $(TORCH_PYTHON) --runtimes-python $(RUNTIMES_PYTHON)
 BENCHMARK = --torch-python $(TORCH_PYTHON) $(if $(PHOTOS),--photos $(PHOTOS)) $(BENCHMARK_FLAGS)
 
-benchmark: ## compare the CPU speed with stock MegEngine's and PyTorch's (20 to 30 minutes)
+benchmark: ## compare the CPU speed with other frameworks' (30 to 45 minutes)
 ifeq ($(origin MEGENGINE_PYTHON),file)
 	@bash tools/setup_env.sh
 endif
 ifeq ($(origin TORCH_PYTHON),file)
-	@bash benchmarks/setup_torch.sh
+	@bash benchmarks/setup_peers.sh torch
+endif
+ifeq ($(origin RUNTIMES_PYTHON),file)
+	@bash benchmarks/setup_peers.sh runtimes
 endif
 	$(MEGENGINE_PYTHON) benchmarks/compare.py $(BENCHMARK)
+	$(MEGENGINE_PYTHON) benchmarks/runtimes.py $(RUNTIMES)
+	$(MEGENGINE_PYTHON) benchmarks/runtimes.py --arch resnet50 --precision fp32 --busy $(RUNTIMES)
 
 check-env: ## tell what this machine has for the project, and what is missing
 	@$(firstword $(wildcard .venv/bin/python) python3) tools/check_env.py

@@ -25,6 +25,7 @@ __at_home = __ours in [__Path(path).resolve() for path in __loaded]  # not throu
 __aside = {} if __at_home else {name: __sys.modules.pop(name) for name in __names()}
 
 try:
+    from official.vision.classification.ops.accelerate import accelerate
     from official.vision.classification.prediction.inference import inference_model
     from official.vision.classification.resnet import ARCHS as __archs
     from official.vision.classification.resnet.cifar import CifarBlock, CifarResNet

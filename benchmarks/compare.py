@@ -86,8 +86,8 @@ def check(args: argparse.Namespace) -> None:
     """
     if "torch" not in args.without and not Path(args.torch_python).exists():
         raise UsageError(
-            f"--torch-python {args.torch_python}: no such file; benchmarks/setup_torch.sh makes "
-            ".venv-torch, and --without torch needs none"
+            f"--torch-python {args.torch_python}: no such file; benchmarks/setup_peers.sh torch "
+            "makes .venv-torch, and --without torch needs none"
         )
     if args.photos:
         load_folder(Path(args.photos) / "val")

@@ -29,15 +29,19 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import machine  # noqa: E402
 from benchmarks.peak import Peak  # noqa: E402
 from benchmarks.report import NAMES, table  # noqa: E402
-from benchmarks.worker_megengine import random_batch, step_of  # noqa: E402
+from benchmarks.worker_megengine import images_of, random_batch, step_of  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
-from official.vision.classification.engine.schema import Precision  # noqa: E402
+from official.vision.classification.engine.schema import InferencePrecision, Precision  # noqa: E402
 from official.vision.classification.errors import UserError  # noqa: E402
 from official.vision.classification.ops.build import Kernels, Number  # noqa: E402
 from official.vision.classification.ops.native import NativeOps  # noqa: E402
+from official.vision.classification.ops.recorder import Node  # noqa: E402
+from official.vision.classification.ops.steps import KINDS  # noqa: E402
 from official.vision.classification.zoo.models import ARCHS  # noqa: E402
 
 STREAM = (64, 56, 56, 512)  # a map of 411 MB in float32, which no cache holds
+
+WIDTHS = {"fp32": 4, "bf16": 2, "int8": 1}  # bytes of an element
 
 PAGE = """# Where the time goes
 
@@ -165,16 +169,69 @@ def _convolution(
 
 
 def profile(
-    arch: str, mode: str, precision: Precision, batch: int, size: int, rounds: int
+    arch: str, mode: str, precision: InferencePrecision, batch: int, size: int, rounds: int
 ) -> Profile:
     """Run a network and time its kernels."""
+    if mode == "inference":
+        return profile_inference(arch, precision, batch, size, rounds)
+    assert precision != "int8"  # which is for inference
+    return profile_training(arch, precision, batch, size, rounds)
+
+
+def profile_inference(
+    arch: str, precision: InferencePrecision, batch: int, size: int, rounds: int
+) -> Profile:
+    """By the steps of the compiled network."""
+    images = images_of(batch, size)
+    model = prepare(ARCHS[arch](), "cpu", precision, images if precision == "int8" else None)
+    model.eval()
+    compiled, forward = model.ops.compiled(model), type(model).forward.__wrapped__
+    rows = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    found = Profile()
+    for number in range(-2, rounds):
+        started = time.perf_counter()
+        compiled(forward, rows)
+        seconds = time.perf_counter() - started
+        calls: List[Call] = []
+
+        def note(kind: int, node: Node, spent: float, calls: List[Call] = calls) -> None:
+            calls.append(_step(kind, node, spent, WIDTHS[precision]))
+
+        compiled(forward, rows, note)
+        if number >= 0:
+            found.steps.append(seconds)
+            found.calls.append(calls)
+    return found
+
+
+def _step(kind: int, node: Node, seconds: float, width: int) -> Call:
+    """What a step of a plan did, whose maps and weights have elements of ``width`` bytes."""
+    maps = [node.x, node.y] + ([] if node.add is None else [node.add])
+    numbers = sum(int(np.prod(each.shape)) for each in maps) + node.weight.size
+    if not node.weight.size:
+        return Call(KINDS[kind], None, seconds, 0, width * numbers)
+    outputs, _, height, columns = node.weight.shape
+    words = f"{height}x{columns}, {node.x.shape[1]} to {outputs}"
+    if node.window["stride"][0] > 1:
+        words += f", stride {node.window['stride'][0]}"
+    if node.add is not None:
+        words += ", added"
+    words += f", from {node.x.size[1]} px"
+    flop = 2 * int(np.prod(node.y.shape)) * node.weight[0].size
+    return Call(KINDS[kind], words, seconds, flop, width * numbers)
+
+
+def profile_training(
+    arch: str, precision: Precision, batch: int, size: int, rounds: int
+) -> Profile:
+    """By the kernels that MegEngine calls."""
     model = prepare(ARCHS[arch](), "cpu", precision)
     kernels = model.ops.kernels
     timed = TimedKernels(kernels, waiting(kernels))
     data = random_batch(batch, size)
-    step = step_of(mode, model, *data)
+    step = step_of("train", model, *data)
     model.ops.kernels = timed
-    timed_step = step_of(mode, model, *data)  # with an optimizer that is timed, too
+    timed_step = step_of("train", model, *data)  # with an optimizer that is timed, too
     found = Profile()
     for number in range(-2, rounds):
         model.ops.kernels = kernels
@@ -292,11 +349,11 @@ def _parts(args: argparse.Namespace) -> Iterable[str]:
     yield PAGE.format(**values).rstrip()
     for precision in args.precision:
         for arch in args.arch:
-            for mode in ("inference", "train"):
+            for mode in ("inference", "train") if precision != "int8" else ("inference",):
                 sys.stderr.write(f"{arch}, {mode}, {precision}\n")
                 found = profile(arch, mode, precision, args.batch, args.size, args.rounds)
                 title = f"{NAMES.get(arch, arch)}, {NAMES.get(mode, mode)}, {precision}"
-                yield section(title, found, peaks[precision])
+                yield section(title, found, peaks.get(precision))
 
 
 if __name__ == "__main__":

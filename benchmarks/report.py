@@ -5,6 +5,7 @@ python benchmarks/report.py benchmarks/results.json docs/benchmarks.md
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Sequence
@@ -17,6 +18,7 @@ FP32_PEERS = ("PyTorch, NCHW", "PyTorch, channels_last")
 STOCK = ("stock MegEngine", "stock MegEngine, multithread")
 NAMES = {"resnet18": "ResNet-18", "resnet50": "ResNet-50", "train": "training"}
 NONE = "–"
+RUNTIME_NAMES = ("ours", "OpenVINO", "ONNX Runtime", "torch.compile")
 
 PAGE = """# Speed on a CPU
 
@@ -66,7 +68,7 @@ those that waited used {idle} of one core, and other programs on the machine {ot
 Stock MegEngine is measured after the others, alone: its training after no warm-up, its inference
 after one step.
 
-## Loader
+{runtimes}## Loader
 
 {loader}
 
@@ -96,6 +98,65 @@ over all pixels that it covers; OpenCV's, which the others use, does not. "decod
 {table}"""
 
 
+RUNTIMES = """## Inference beside OpenVINO, ONNX Runtime and torch.compile
+
+On {cores} cores of {cpu} ({flags}), {date}: {versions}. Milliseconds for a batch, medians of
+{rounds} rounds in turns as above (of batches of one image a round is {steps} of them); "ratio" is
+the best of the others over ours, so that above 1 this repository is faster. Weights are random,
+int8 is calibrated by each with its own tool. OpenVINO has its latency hint, PyTorch channels_last
+and frozen weights.{busy}
+
+{table}
+
+"""
+
+
+def _runtimes(results: Dict[str, Any]) -> str:
+    """The section of runtimes.py, if it has run; beside a busy program, if it has so, too."""
+    sections: List[str] = []
+    for name in ("runtimes", "runtimes_busy"):
+        if name not in results:
+            continue
+        found = results[name]
+        versions: Dict[str, str] = {}
+        for group in found["groups"]:
+            for run in group["runs"].values():
+                versions.update(run["facts"]["versions"])
+        text = RUNTIMES.format(
+            cores=found["machine"]["cores"],
+            cpu=found["machine"]["cpu"],
+            flags=", ".join(found["machine"]["flags"]),
+            date=found["date"],
+            versions=", ".join(f"{each} {versions[each]}" for each in sorted(versions)),
+            rounds=found["rounds"],
+            steps=found["steps"],
+            busy=" Another program wanted a core all the time." if found["busy"] else "",
+            table=runtimes_table(found),
+        )
+        sections.append(text if not sections else text.replace("## Inference", "### Inference"))
+    return "".join(sections)
+
+
+def runtimes_table(found: Dict[str, Any]) -> str:
+    """A row for each network, precision and batch."""
+    rows = []
+    for group in found["groups"]:
+        times = {
+            name: 1e3 * statistics.median(run["seconds"]) for name, run in group["runs"].items()
+        }
+        best = min(value for name, value in times.items() if name != "ours")
+        rows.append(
+            [
+                NAMES.get(group["arch"], group["arch"]),
+                group["precision"],
+                str(group["batch"]),
+                *(f"{times[name]:.1f}" if name in times else NONE for name in RUNTIME_NAMES),
+                f"{best / times['ours']:.2f}",
+            ]
+        )
+    return table(["network", "precision", "batch", *RUNTIME_NAMES, "ratio"], rows)
+
+
 def render(results: Dict[str, Any]) -> str:
     """The page for what compare.py has measured."""
     groups = results["networks"]
@@ -109,6 +170,7 @@ def render(results: Dict[str, Any]) -> str:
         idle=_percent(max(each["idle_share"] for each in shares), 1),
         others=_percent(max(each["others_share"] for each in shares), 1),
         loader=_loader(results),
+        runtimes=_runtimes(results),
         load=results["machine"]["load"],
         **{name: results[name] for name in ("batch", "size", "threads", "warmup", "rounds")},
         pause=results["pause"],

@@ -36,10 +36,11 @@ def network_parser(description: Optional[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--mode", required=True, choices=["inference", "train"])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "int8"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--warmup", type=int, default=3, help="steps before ready")
+    parser.add_argument("--steps", type=int, default=1, help="that are timed as one")
     return parser
 
 
@@ -65,8 +66,11 @@ class Server:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         self._imported = status_mb("VmRSS")
 
-    def serve(self, step: Step, warmup: int, facts: Dict[str, Any]) -> int:
+    def serve(self, step: Step, warmup: int, facts: Dict[str, Any], steps: int = 1) -> int:
         """Warm up and measure until told to end; return the exit code.
+
+        Args:
+            steps: that are done at each request, of which the mean time is told.
 
         Raises:
             ValueError: for a step whose result is not finite.
@@ -79,7 +83,7 @@ class Server:
                 memory = {"imported_mb": self._imported, "peak_mb": status_mb("VmHWM")}
                 self._answer(json.dumps({**facts, **memory}))
                 return 0
-            self._answer(repr(_timed(step)))
+            self._answer(repr(sum(_timed(step) for _ in range(steps)) / steps))
         return 1  # whoever asked is gone
 
     def _answer(self, line: str) -> None:

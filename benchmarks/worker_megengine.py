@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import worker  # noqa: E402
 from official.vision.classification.engine.device import prepare, use_device  # noqa: E402
 from official.vision.classification.engine.schema import Loss, Optimizer  # noqa: E402
+from official.vision.classification.ops.accelerate import CompiledOps  # noqa: E402
+from official.vision.classification.ops.native import NativeOps  # noqa: E402
 from official.vision.classification.resnet.complexity import Cost, complexity  # noqa: E402
 from official.vision.classification.training.losses import loss_of  # noqa: E402
 from official.vision.classification.training.optimizers import (  # noqa: E402
@@ -42,7 +44,8 @@ def main() -> int:
         model = ARCHS[args.arch]()
     else:
         use_device("cpu")
-        model = prepare(ARCHS[args.arch](), "cpu", args.precision)
+        sample = images_of(args.batch, args.size) if args.precision == "int8" else None
+        model = prepare(ARCHS[args.arch](), "cpu", args.precision, sample)
     images, labels = random_batch(args.batch, args.size)
     if args.stock:
         images = Tensor(images.numpy())
@@ -55,7 +58,7 @@ def main() -> int:
         "kernels": model.ops.name,
         "versions": {"MegEngine": megengine.__version__, "oneDNN": onednn_version()},
     }
-    return server.serve(step, args.warmup, facts)
+    return server.serve(step, args.warmup, facts, args.steps)
 
 
 def onednn_version() -> str:
@@ -78,6 +81,11 @@ def random_batch(batch: int, size: int) -> Tuple[Tensor, Tensor]:
     return images, Tensor(rng.integers(0, worker.CLASSES, batch).astype(np.int32))
 
 
+def images_of(batch: int, size: int) -> np.ndarray:
+    """The same as an array."""
+    return random_batch(batch, size)[0].numpy()
+
+
 def step_of(mode: str, model: M.Module, images: Tensor, labels: Tensor) -> worker.Step:
     """What is measured in ``mode``, "inference" or "train"."""
     return inference(model, images) if mode == "inference" else train(model, images, labels)
@@ -86,6 +94,9 @@ def step_of(mode: str, model: M.Module, images: Tensor, labels: Tensor) -> worke
 def inference(model: M.Module, images: Tensor) -> worker.Step:
     """A step is a forward pass of ``(N, 3, H, W)`` with the logits on the host."""
     model.eval()
+    if isinstance(getattr(model, "ops", None), (NativeOps, CompiledOps)):
+        array = images.numpy()  # as other runtimes take it
+        return lambda: float(model(array)[0, 0])
     return lambda: float(model(images).numpy()[0, 0])
 
 

@@ -60,8 +60,9 @@ def main() -> int:
     server = worker.Server()
     use_device(args.device)
     facts: Dict[str, Any] = {}
+    precision = "fp32" if args.precision == "int8" else args.precision  # of the recipe
     try:
-        changes = {"batch_size": args.batch, "accumulate": 1, "precision": args.precision}
+        changes = {"batch_size": args.batch, "accumulate": 1, "precision": precision}
         recipe = override(load_recipe(args.recipe), {**changes, "arch": args.arch})
         job = JOBS[args.what](args, recipe, facts)
         facts["batches"] = batches = warm_up(job, args.warmup, args.seconds)
@@ -89,16 +90,17 @@ def warm_up(job: Job, batches: int, seconds: float) -> int:
 
 def inference(args: argparse.Namespace, recipe: Recipe, facts: Dict[str, Any]) -> Job:
     """From ``(N, 3, H, W)`` uint8 images to logits in evaluation mode."""
-    model = prepare(get_model(args.arch), args.device, args.precision)
+    images = random_batch(args.batch, args.size).images
+    sample = Normalize(recipe.preprocess)(images).numpy() if args.precision == "int8" else None
+    model = prepare(get_model(args.arch), args.device, args.precision, sample)
     model.eval()
     facts.update(computed_with(model, args.device))
     normalize = Normalize(recipe.preprocess, model.ops)
-    images = random_batch(args.batch, args.size).images
 
     def job(batches: int) -> float:
         for _ in range(batches):
             logits = model(normalize(images))
-        return float(logits.numpy()[0, 0])
+        return float((logits if isinstance(logits, np.ndarray) else logits.numpy())[0, 0])
 
     return job
 

@@ -25,6 +25,7 @@ def main() -> int:
     """Serve one configuration; return the exit code."""
     parser = worker.network_parser(__doc__)
     parser.add_argument("--layout", default="nchw", choices=["nchw", "channels_last"])
+    parser.add_argument("--compile", action="store_true", help="by torch.compile, weights frozen")
     args = parser.parse_args()
     server = worker.Server()
     torch.manual_seed(0)
@@ -41,6 +42,8 @@ def main() -> int:
         return torch.autocast("cpu", dtype=torch.bfloat16)
 
     if args.mode == "inference":
+        if args.compile:
+            model = compiled(model)
         step = inference(model, images, autocast)
     else:
         step = train(model, images, labels, autocast)
@@ -49,7 +52,7 @@ def main() -> int:
         "kernels": f"PyTorch, {torch.get_num_threads()} thread(s)",
         "versions": {"PyTorch": torch.__version__, "oneDNN in PyTorch": onednn_version()},
     }
-    return server.serve(step, args.warmup, facts)
+    return server.serve(step, args.warmup, facts, args.steps)
 
 
 def onednn_version() -> str:
@@ -67,6 +70,14 @@ def inference(model: nn.Module, images: Tensor, autocast: Autocast) -> worker.St
             return float(model(images).float().numpy()[0, 0])
 
     return step
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """As PyTorch's guide has it for inference on CPUs."""
+    from torch._inductor import config
+
+    config.freezing = True
+    return torch.compile(model.eval())
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, autocast: Autocast) -> worker.Step:

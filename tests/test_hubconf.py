@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOST = "git.example.org"
 CLASSES_AND_FUNCTIONS = """
     BasicBlock Bottleneck CifarBlock CifarResNet PreActBottleneck PreActResNet ResNet
-    get_model inference_model list_models
+    accelerate get_model inference_model list_models
 """.split()
 ENTRY_POINTS = [*CLASSES_AND_FUNCTIONS, *FACTS]
 

@@ -39,7 +39,7 @@ from official.vision.classification.engine import flags  # noqa: E402
 from official.vision.classification.engine.device import choose_device, cpu_threads  # noqa: E402
 from official.vision.classification.engine.files import check_target, write_atomically  # noqa: E402
 from official.vision.classification.engine.recipe import load_recipe  # noqa: E402
-from official.vision.classification.errors import UserError  # noqa: E402
+from official.vision.classification.errors import UsageError, UserError  # noqa: E402
 from official.vision.classification.zoo.models import arch_of, image_size  # noqa: E402
 from tools.make_shapes import CLASSES, render  # noqa: E402
 
@@ -100,7 +100,7 @@ def parser() -> flags.Parser:
         help="data set whose training images the loader reads (default: drawn ones)",
     )
     flags.add_device(parser)
-    flags.add_precision(parser)
+    flags.add_precision(parser, int8=True)
     parser.add_argument(
         "--threads",
         type=flags.positive,
@@ -235,6 +235,8 @@ def start(args: argparse.Namespace) -> int:
     if args.json:
         check_target("--json", Path(args.json))
     load_recipe(args.config)
+    if args.precision == "int8" and "training" in args.only:
+        raise UsageError("--precision int8 is for inference: --only inference")
     planned = list(cases(args))
     device = choose_device(args.device, 1)
     here = machine.describe()

@@ -74,7 +74,7 @@ def test_page(tmp_path, capsys, monkeypatch, asked):
         "ResNet-18, training, fp32",
     ]
     row = next(line for line in text.splitlines() if line.startswith("| 7x7, 3 to 64, stride 2"))
-    assert "from 32 px | ConvBias | 1 |" in row
+    assert "from 32 px | Convolve | 1 |" in row
 
 
 def test_bytes_are_operands_and_results():

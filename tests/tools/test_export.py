@@ -198,7 +198,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(package, monkeypatch, tmp
 @pytest.mark.parametrize("suffix", [".onnx", ".mge"])
 def test_a_file_that_gives_other_logits_is_not_kept(suffix, monkeypatch, tmp_path):
     """Here because an operation of the export is wrong."""
-    from official.vision.classification.export.folding import FoldingOps
+    from official.vision.classification.ops.folding import FoldingOps
 
     monkeypatch.setattr(FoldingOps, "add", lambda self, x, shortcut, relu=False: self.relu(x))
     out = tmp_path / f"out{suffix}"

@@ -28,7 +28,8 @@ def parser() -> flags.Parser:
     _add_output(parser.add_argument_group("output"))
     compute = parser.add_argument_group("computing")
     flags.add_batch_size(compute, 32, "batch")
-    flags.add_precision(compute)
+    flags.add_precision(compute, int8=True)
+    flags.add_calibration(compute)
     flags.add_workers(compute)
     flags.add_skip_broken(compute)
     flags.add_print_freq(compute)
@@ -98,6 +99,7 @@ def start(args: argparse.Namespace) -> int:
             network=flags.network(args),
             device=args.device,
             precision=args.precision or "fp32",
+            calibration=args.calibration,
             top_k=args.top_k,
             batch_size=args.batch_size,
             workers=args.workers,

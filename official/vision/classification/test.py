@@ -25,7 +25,8 @@ def parser() -> flags.Parser:
     _add_everyday(parser)
     _add_results(parser.add_argument_group("what else is counted"))
     compute = parser.add_argument_group("computing")
-    flags.add_precision(compute)
+    flags.add_precision(compute, int8=True)
+    flags.add_calibration(compute)
     flags.add_skip_broken(compute)
     flags.add_print_freq(compute)
     flags.add_devices(parser)
@@ -95,6 +96,7 @@ def start(args: argparse.Namespace) -> int:
             topology=flags.topology(args),
             device=args.device,
             precision=args.precision or "fp32",
+            calibration=args.calibration,
             batch_size=args.batch_size,
             workers=args.workers,
             print_freq=args.print_freq,

@@ -1,32 +1,20 @@
 """Where the network runs."""
 
-import ctypes
 import logging
 import os
-from typing import get_args
+from typing import Optional, get_args
 
 import megengine
-from megengine.core._imperative_rt.common import CompNode
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError
-from ..ops.accelerate import CPU, attach, cpu_ops
-from ..ops.cores import usable_cores
-from .schema import Precision
+from ..ops.accelerate import attach, compile, cpu_ops
+from ..ops.cores import cpu_threads
+from ..ops.process import count_gpus, use_cpu
+from .schema import InferencePrecision
 
 logger = logging.getLogger(__name__)
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
-_PR_SET_TIMERSLACK = 29  # from Linux's prctl.h
-
-
-def count_gpus() -> int:
-    """GPUs that MegEngine can use here."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0  # without asking MegEngine, which would print a banner
-    return megengine.get_device_count("gpu")
 
 
 def choose_device(wanted: str, ngpus: int) -> str:
@@ -70,18 +58,8 @@ def use_device(device: str) -> None:
     on the CPU that is used here kernels run where they are called.
     """
     if device == "cpu":
-        CompNode._set_default_device(CPU)
-        _keep_freed_memory()
-        _calm_polling_thread()
+        use_cpu()
         threadpool_limits(blas_threads(), user_api="blas")
-
-
-def cpu_threads() -> int:
-    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core that may be used."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return usable_cores()
 
 
 def blas_threads() -> int:
@@ -92,47 +70,31 @@ def blas_threads() -> int:
     return max(1, cpu_threads() - 1)
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc's malloc reuse freed memory, of any size, instead of handing it back to the kernel.
-
-    The activations of every step would otherwise be made of fresh pages: up to a fifth of the time
-    of a training step. One arena for all threads, because only the first can grow without bound.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, -1)
-
-
-def _calm_polling_thread() -> None:
-    """Let MegEngine's thread that asks for finished events every 10 us do so every 2 ms.
-
-    It would take a quarter of a core from the kernels. What it frees are tensors on other devices
-    and the host's copies of data, of which there are few here. Threads inherit the slack that
-    Linux may give their timers, and that one starts with the first tensor.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(2_000_000), 0, 0, 0)
-
-
 def prepare(
-    model: megengine.module.Module, device: str, precision: Precision = "fp32"
+    model: megengine.module.Module,
+    device: str,
+    precision: InferencePrecision = "fp32",
+    calibration: Optional[np.ndarray] = None,
 ) -> megengine.module.Module:
     """Give a network the fastest kernels there are for ``device``.
+
+    Args:
+        calibration: for int8, some ``(N, 3, H, W)`` float32 images as the network gets them. Such
+            a network is for inference alone.
 
     Raises:
         UsageError: when ``precision``, or the environment, asks for kernels that are not there.
     """
-    if precision not in get_args(Precision):
-        words = ", ".join(get_args(Precision))
+    if precision not in get_args(InferencePrecision):
+        words = ", ".join(get_args(InferencePrecision))
         raise UsageError(f"precision {precision!r}: expected one of {words}")
     if device != "cpu":
         if precision != "fp32":
             raise UsageError(f"precision {precision} is for CPUs; on a GPU, set amp.enabled")
         return model
     try:
+        if precision == "int8":
+            return compile(model, precision, calibration)
         return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))
     except ValueError as error:
         raise UsageError(str(error)) from None

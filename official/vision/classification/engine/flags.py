@@ -21,7 +21,7 @@ from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
 from .nodes import topology as topology
-from .schema import Precision
+from .schema import InferencePrecision, Precision
 from .values import boolean, device, natural, port, positive, positive_float
 from .values import share as share
 
@@ -253,12 +253,23 @@ def add_batch_size(
     )
 
 
-def add_precision(parser: argparse._ActionsContainer) -> None:
-    """--precision."""
+def add_precision(parser: argparse._ActionsContainer, int8: bool = False) -> None:
+    """--precision, of which int8 is for inference alone."""
+    words = "bf16 and int8 are" if int8 else "bf16 is"
     parser.add_argument(
         "--precision",
-        choices=get_args(Precision),
-        help="bf16 is faster on CPUs that have instructions for it (default: fp32)",
+        choices=get_args(InferencePrecision if int8 else Precision),
+        help=f"{words} faster on CPUs that have instructions for it (default: fp32)",
+    )
+
+
+def add_calibration(parser: argparse._ActionsContainer) -> None:
+    """--calibration."""
+    parser.add_argument(
+        "--calibration",
+        metavar="DIR",
+        help="images that set what the bytes of int8 stand for, 64 of those in this folder "
+        "and below (default: 64 of the images given)",
     )
 
 

@@ -200,7 +200,8 @@ class Amp(Section):
         return value
 
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16"]  # of training
+InferencePrecision = Literal["fp32", "bf16", "int8"]
 
 
 class Recipe(Section):

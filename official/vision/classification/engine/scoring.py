@@ -30,10 +30,11 @@ class Scorer:
     """A network in evaluation mode together with the normalisation of its images.
 
     Args:
+        model: the network, or for logits alone a function that stands for it.
         with_maps: whether features and maps are returned as well as logits.
     """
 
-    def __init__(self, model: M.Module, normalize: Normalize, with_maps: bool = False):
+    def __init__(self, model: Any, normalize: Normalize, with_maps: bool = False):
         self.model = model
         self.normalize = normalize
         self.with_maps = with_maps
@@ -46,11 +47,10 @@ class Scorer:
         """
         x = self.normalize(images)
         if not self.with_maps:
-            return BatchScores(finite(self.model(x).numpy()))
-        *_, maps = self.model.extract_features(x).values()
-        features = maps.mean(axis=(2, 3))
-        logits = finite(self.model.fc(features).numpy())
-        return BatchScores(logits, features.numpy(), maps.numpy())
+            return BatchScores(finite(_array(self.model(x))))
+        found = self.model.ops.whole(self.model, _with_maps, x)
+        logits, features, maps = map(_array, found.values())
+        return BatchScores(finite(logits), features, maps)
 
     def flip_average(self, images: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Average the probabilities of images, whose logits are known, and of their mirror images.
@@ -58,8 +58,19 @@ class Scorer:
         Returns:
             ``(N, C)`` float64: the logarithms of the averages, which serve as logits.
         """
-        mirrored = finite(self.model(self.normalize(mirror(images))).numpy())
+        mirrored = finite(_array(self.model(self.normalize(mirror(images)))))
         return np.logaddexp(log_softmax(logits), log_softmax(mirrored)) - np.log(2)
+
+
+def _with_maps(network: M.Module, x: Any) -> Dict[str, Any]:
+    *_, maps = network.extract_features(x).values()
+    features = network.ops.mean(maps)
+    return {"logits": network.ops.linear(network.fc, features), "features": features, "maps": maps}
+
+
+def _array(values: Any) -> np.ndarray:
+    """Of a tensor, or of an array, which compiled networks may make."""
+    return values if isinstance(values, np.ndarray) else values.numpy()
 
 
 def mirror(images: np.ndarray) -> np.ndarray:

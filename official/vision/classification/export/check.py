@@ -10,10 +10,10 @@ from ..data.normalize import Normalize
 from ..engine.device import cpu_threads
 from ..engine.scoring import finite
 from ..errors import UserError
+from ..ops.folding import computing_by
 from ..ops.plain import PlainOps
 from ..zoo.trained import Network
 from .description import INPUT, OUTPUT, input_shape
-from .folding import computing_by
 
 BATCHES = (1, 2, 3)
 TOLERANCE = 1e-4  # of the largest logit

@@ -13,8 +13,8 @@ import numpy as np
 from megengine import Tensor, jit
 from megengine.core._imperative_rt.common import CompNode
 
+from ..ops.folding import FoldingOps, computing_by
 from .description import INPUT, OUTPUT
-from .folding import FoldingOps, computing_by
 
 ANY_DEVICE = "xpux"  # whoever loads the file decides; constants must say the same as the input
 

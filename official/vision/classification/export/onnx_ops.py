@@ -5,20 +5,19 @@ instead of numbers. Images are ``(N, 3, H, W)`` with any N; H and W are fixed, b
 is padded depends on them. Operators: github.com/onnx/onnx, docs/Operators.md.
 """
 
-import contextlib
 from dataclasses import dataclass
-from typing import Any, Iterator, List, Tuple
+from typing import Any, List, Tuple
 
 import megengine.module as M
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ..ops.folding import FoldingOps, computing_by
 from ..ops.plain import Padding
 from ..zoo.trained import Network
 from ..zoo.weights import DESCRIPTION
 from .description import INPUT, OUTPUT, describe, input_shape
-from .folding import FoldingOps, computing_by
 
 OPSET = 15  # the first with today's BatchNormalization; runtimes since 2021 have it
 IR_VERSION = 8  # of the file format, of the same time
@@ -154,7 +153,7 @@ def onnx_model(network: Network, precision: str) -> bytes:
     """
     ops = OnnxOps(network.model)
     shape = (BATCH, *input_shape(network))
-    with computing_by(network.model, ops), _transparent_identities(network.model):
+    with computing_by(network.model, ops):
         logits = network.model(Value(INPUT, shape))
     ops.nodes[-1].output[0] = OUTPUT
     graph = helper.make_graph(
@@ -179,16 +178,3 @@ def described(data: bytes, description: str) -> bytes:
     model = onnx.load_model_from_string(data)
     helper.set_model_props(model, {DESCRIPTION: description})
     return model.SerializeToString()
-
-
-@contextlib.contextmanager
-def _transparent_identities(model: M.Module) -> Iterator[None]:
-    """MegEngine's Identity makes a copy, which of a ``Value`` it cannot."""
-    identities = [module for module in model.modules() if isinstance(module, M.Identity)]
-    for identity in identities:
-        identity.forward = lambda x: x
-    try:
-        yield
-    finally:
-        for identity in identities:
-            del identity.forward

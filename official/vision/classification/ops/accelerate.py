@@ -1,23 +1,31 @@
 """Which kernels a network computes with.
 
     attach(model, cpu_ops(threads=8))   # fast on a CPU
+    compile(model)                      # fast in evaluation only, on any of MegEngine's devices
     detach(model)                       # MegEngine's own again
 
 Parameters, their names and ``state_dict`` stay what they are.
 """
 
+import contextlib
 import logging
 import os
+from typing import Any, Callable, Optional
 
 import megengine.module as M
+import numpy as np
+from megengine import Tensor
 
 from .build import KernelsUnavailable, load_kernels
+from .compiled import ELEMENTS, Compiled, Compiler, require_instructions
+from .cores import cpu_threads
 from .gemm import GemmOps
 from .native import NativeOps
-from .plain import Layer, PlainOps
+from .plain import PlainOps, compute_by
+from .process import CPU, count_gpus, use_cpu
+from .recorder import CannotCompile
 
 SWITCH = "RESNET_KERNELS"
-CPU = "cpu:default"
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +70,128 @@ def attach(model: M.Module, ops: PlainOps) -> M.Module:
         devices = {str(each.device) for each in model.parameters()}
         if devices - {CPU}:
             raise ValueError(f"native kernels work on {CPU!r} only; the model is on {devices}")
-    for module in model.modules():
-        if isinstance(module, Layer):
-            module.ops = ops
+    compute_by(model, ops)
     return model
 
 
 def detach(model: M.Module) -> M.Module:
     """Undo ``attach``."""
     return attach(model, PlainOps())
+
+
+class CompiledOps(PlainOps):
+    """MegEngine's kernels on any device; networks in evaluation are compiled.
+
+    Images are arrays, and so is what a network makes of them: any thread may have them.
+    """
+
+    name = "compiled for inference, MegEngine's kernels"
+
+    def __init__(self, compiler: Compiler):
+        self._compiler = compiler
+
+    def compiled(self, network: M.Module) -> Compiled:
+        """The plans by which a network is computed."""
+        return self._compiler.compiled(network)
+
+    def whole(self, network: M.Module, method: Callable, x: Any) -> Any:
+        return self._compiler(network, method, x)
+
+    def read_weights(self, network: M.Module) -> None:
+        """Read all weights now, so that other threads need not, which MegEngine refuses."""
+        conv = next((m for m in network.modules() if isinstance(m, M.Conv2d)), None)
+        forward = getattr(type(network).forward, "__wrapped__", None)
+        if conv is not None and forward is not None:
+            with contextlib.suppress(CannotCompile):  # which is said when it is called
+                self.compiled(network).read_weights(forward, conv.in_channels)
+
+    def normalize(
+        self, images: np.ndarray, mean: np.ndarray, std: np.ndarray, whole: bool = False
+    ) -> np.ndarray:
+        return ((images - mean) / std).transpose(0, 3, 1, 2)
+
+
+def compiled_ops(
+    threads: int,
+    precision: str = "fp32",
+    calibration: Optional[np.ndarray] = None,
+    any_mode: bool = False,
+) -> CompiledOps:
+    """Operations by which networks in evaluation are computed as compiled plans.
+
+    Args:
+        precision: of maps and weights: ``fp32``, ``bf16`` or ``int8``.
+        calibration: for int8, some ``(N, C, H, W)`` float32 images as the network will get them.
+        any_mode: whether arrays are computed as in evaluation in training mode, too.
+
+    Raises:
+        ValueError: for another word, int8 without images, or a CPU without the instructions.
+        KernelsUnavailable: where the kernels cannot be compiled, or RESNET_KERNELS wants others.
+    """
+    if precision not in ELEMENTS:
+        raise ValueError(f"precision {precision!r}: expected one of {', '.join(ELEMENTS)}")
+    if precision == "int8" and calibration is None:
+        raise ValueError("precision int8 needs images to calibrate with")
+    wanted = os.environ.get(SWITCH, "native")
+    if wanted != "native":
+        raise KernelsUnavailable(f"{SWITCH} is {wanted}")
+    if calibration is not None:
+        calibration = np.ascontiguousarray(calibration.transpose(0, 2, 3, 1), np.float32)
+    kernels = load_kernels(threads)
+    require_instructions(kernels, precision)
+    return CompiledOps(Compiler(kernels, precision, calibration, any_mode))
+
+
+def compile(
+    model: M.Module,
+    precision: str = "fp32",
+    calibration: Optional[np.ndarray] = None,
+    threads: Optional[int] = None,
+) -> M.Module:
+    """Put ``model`` in evaluation mode and let it compute by compiled plans; return it.
+
+    It takes Tensors as before and, from any thread, ``(N, C, H, W)`` float32 arrays, of which it
+    makes arrays. Weights may change; afterwards it is to be called first in the thread that
+    imported MegEngine. ``detach`` undoes it. Without native kernels, which is said, nothing but
+    the mode is changed.
+
+    Args:
+        precision, calibration: as ``compiled_ops`` takes them.
+        threads: as many as ``cpu_threads()`` says without.
+
+    Raises:
+        ValueError: as ``compiled_ops``.
+    """
+    model.eval()
+    try:
+        ops = compiled_ops(threads or cpu_threads(), precision, calibration)
+    except KernelsUnavailable as reason:
+        if precision != "fp32":
+            raise ValueError(f"precision {precision} needs the native kernels: {reason}") from None
+        logger.warning("no native kernels, so the network is not compiled: %s", reason)
+        return model
+    attach(model, ops)
+    ops.read_weights(model)
+    return model
+
+
+def accelerate(model: M.Module, precision: str = "fp32") -> M.Module:
+    """Make a network fast on the CPU, in training and in evaluation; return it.
+
+    It moves the network to the device ``cpu:default``, which from then on is the one that new
+    tensors are made on: call it before others are. Where there is a GPU it does nothing.
+
+    Args:
+        precision: ``bf16`` rounds maps to bfloat16, where the processor has instructions for it.
+
+    Raises:
+        ValueError: when ``precision``, or the environment, asks for kernels that are not there.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision {precision!r}: expected fp32 or bf16")
+    if count_gpus():
+        return model
+    use_cpu()
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor._reset(Tensor(tensor.numpy()))
+    return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))

@@ -10,12 +10,13 @@ import ctypes
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 import megengine
 from megengine import Tensor
@@ -72,7 +73,17 @@ class Kernels:
         self._suffix = library.stem.rsplit("_", 1)[1]
         if self._suffix not in _opened:
             _opened[self._suffix] = _open(library)
-        _opened[self._suffix].resnet_set_threads(threads)
+        self._native = _opened[self._suffix]
+        self._native.resnet_set_threads(threads)
+
+    def convolves(self, element: int) -> bool:
+        """Whether plans can have maps of this type (steps.py)."""
+        return bool(self._native.resnet_convolves(ctypes.c_int(element)))
+
+    def run_steps(self, steps: ctypes.Array, first: int = 0, count: Optional[int] = None) -> None:
+        """Do the steps of a plan (plan.py); other threads of Python go on meanwhile."""
+        begin = ctypes.byref(steps, first * ctypes.sizeof(steps) // len(steps))
+        self._native.resnet_run(begin, ctypes.c_size_t(len(steps) if count is None else count))
 
     def __call__(self, name: str, *inputs: Tensor, **params: Number) -> List[Tensor]:
         key = (name, *params.items())
@@ -107,9 +118,9 @@ def compiled(name: str, folder: Path, flags: Sequence[str], packages: Sequence[s
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise KernelsUnavailable("no C++ compiler (g++) was found")
-    sources = sorted(folder.glob("*.cpp"))
+    sources = sorted(folder.rglob("*.cpp"))
     command = [compiler, *map(str, sources), *flags]
-    suffix = _digest(command, [*sources, *folder.glob("*.h")], packages)
+    suffix = _digest(command, [*sources, *folder.rglob("*.h")], packages)
     wanted = str(Path(_get_megengine_home()) / "resnet_ops")
     try:
         place, problem = private_folder(wanted, "resnet_ops")
@@ -128,7 +139,16 @@ def _flags() -> List[str]:
     headers = _file_of(f"onednn-devel-{_ONEDNN[7:]}", "oneapi/dnnl/dnnl.hpp").parents[2]
     folder = _file_of(_ONEDNN, "libdnnl.so.3").parent
     return [
-        *("-O3", "-march=native", "-std=c++17", "-fopenmp-simd", "-fPIC", "-shared"),
+        *(
+            "-O3",
+            "-march=native",
+            "-std=c++17",
+            "-ffp-contract=fast",
+            "-fopenmp-simd",
+            "-fPIC",
+            "-shared",
+        ),
+        *shlex.split(os.environ.get("CXXFLAGS", "")),
         f"-D_GLIBCXX_USE_CXX11_ABI={custom.get_custom_op_abi_tag()}",
         *("-isystem", str(_MEGENGINE / "include"), "-isystem", str(headers)),
         *(f"-L{folder}", "-l:libdnnl.so.3", f"-Wl,-rpath,{folder}"),

@@ -20,6 +20,14 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
+def cpu_threads() -> int:
+    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core that may be used."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return usable_cores()
+
+
 def cpu_quota() -> Optional[float]:
     """The least share of time, in cores, of this process's control groups; None without a limit.
 

@@ -17,7 +17,8 @@ from megengine.core.tensor.dtype import bfloat16
 from megengine.distributed import is_distributed
 from megengine.jit.tracing import is_tracing
 
-from .build import Kernels, processor_flags
+from .build import Kernels
+from .compiled import Compiled, Compiler, require_instructions
 from .functions import (
     Add,
     BatchNorm,
@@ -56,8 +57,8 @@ def _eager(method: Callable) -> Callable:
 class NativeOps(PlainOps):
     """``PlainOps`` with the same results up to rounding.
 
-    In evaluation a batch normalisation is folded into the convolution before it, and what follows
-    is computed with it.
+    In evaluation, where no gradients are wanted, a network is compiled (plan.py). What cannot be is
+    computed layer by layer, with a batch normalisation folded into the convolution before it.
     """
 
     def __init__(self, kernels: Kernels, half: bool = False):
@@ -66,19 +67,28 @@ class NativeOps(PlainOps):
         Raises:
             ValueError: for ``half`` on a CPU that has no instructions for it.
         """
-        if half and "avx512_bf16" not in processor_flags():
-            raise ValueError("precision bf16: this CPU has no bfloat16 instructions (avx512_bf16)")
+        if half:
+            require_instructions(kernels, "bf16")
         self.kernels = kernels
         self.half = half
         number = "bfloat16" if half else "float32"
         self.name = f"native kernels in {number}, {kernels.threads} thread(s)"
         self._told_of_tracing = False
+        self._compiler = Compiler(kernels, "bf16" if half else "fp32")
 
     def tell_of_tracing(self) -> None:
         """Remark, once, on what a traced function computes with."""
         if not self._told_of_tracing:
             logger.warning("megengine.jit.trace records MegEngine's kernels, not the native ones")
         self._told_of_tracing = True
+
+    def compiled(self, network: M.Module) -> Compiled:
+        """The plans by which a network is computed in evaluation."""
+        return self._compiler.compiled(network)
+
+    @_eager
+    def whole(self, network: M.Module, method: Callable, x: Any) -> Any:
+        return self._compiler(network, method, x)
 
     @_eager
     def normalize(

@@ -5,7 +5,8 @@ take their place: ``ops/accelerate.py``. What is one operation here can be one p
 there; that is why ``conv_norm`` and ``add`` know of what follows them.
 """
 
-from typing import Any, Dict, Iterable, Optional, Tuple
+import functools
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 import megengine.functional as F
 import megengine.module as M
@@ -110,6 +111,10 @@ class PlainOps:
         """The optimizer of a network that computes with these operations."""
         return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
+    def whole(self, network: "Layer", method: Callable, x: Tensor) -> Any:
+        """``method(network, x)``, which other operations may have compiled."""
+        return method(network, x)
+
     def lerp(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
         """``start + share (end - start)``, tensors of one shape and a share of shape (1,)."""
         return start + share * (end - start)
@@ -119,3 +124,20 @@ class Layer(M.Module):
     """A module that computes by ``self.ops``."""
 
     ops = PlainOps()
+
+
+def compute_by(model: M.Module, ops: PlainOps) -> None:
+    """Let every layer of ``model`` compute by ``ops``."""
+    for module in model.modules():
+        if isinstance(module, Layer):
+            module.ops = ops
+
+
+def whole(method: Callable) -> Callable:
+    """Let a network's operations know that this method of one map is what is wanted of it."""
+
+    @functools.wraps(method)
+    def compute(network: Layer, x: Tensor) -> Any:
+        return network.ops.whole(network, method, x)
+
+    return compute

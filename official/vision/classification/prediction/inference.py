@@ -1,10 +1,12 @@
 """Classifying images from Python: ``inference_model``."""
 
 import contextlib
+import logging
 import os
 import sys
 from dataclasses import replace
-from typing import Any, Dict, Iterable, Iterator, List, Union
+from functools import lru_cache, partial
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Union
 
 import cv2
 import megengine.module as M
@@ -15,15 +17,25 @@ from ..data.normalize import Normalize
 from ..data.transforms import EvalTransform, to_network_layout
 from ..engine.scoring import Scorer, top_scores
 from ..errors import DataError, UsageError, explained_threads
+from ..ops.accelerate import CompiledOps, compiled_ops
+from ..ops.build import KernelsUnavailable
+from ..ops.cores import cpu_threads
+from ..ops.plain import Layer, PlainOps
+from ..ops.process import count_gpus
 from ..zoo.models import get_model
 from ..zoo.trained import Network
 from .images import read_bounded, refuse_address
+
+logger = logging.getLogger(__name__)
 
 
 def inference_model(
     name_or_model: Union[str, M.Module], image: Any, top_k: int = 5
 ) -> Union[Dict[str, Any], List[Dict[str, Any]]]:
     """Classify an image, or each image of a list, prepared as the weights require.
+
+    On a CPU a network of ours is compiled at its first image (``get_model(..., compiled=True)``
+    does so as well); from then on any thread may ask.
 
     Args:
         name_or_model: a network's or a published row's name, whose weights are then loaded; or a
@@ -54,7 +66,8 @@ def inference_model(
     if isinstance(model, str):
         model = get_model(model, pretrained=True)
     network = _network_of(model)
-    with explained_threads(), _evaluating(model):
+    # A plan is of evaluation, whichever mode the network is in, and leaves that to other threads.
+    with explained_threads(), contextlib.nullcontext() if _plans_of(model) else _evaluating(model):
         results = [_classify(network, one, top_k) for one in pixels]
     return results if several else results[0]
 
@@ -63,12 +76,43 @@ def _classify(network: Network, image: np.ndarray, top_k: int) -> Dict[str, Any]
     preprocess = network.preprocess
     pixels = to_network_layout(EvalTransform(preprocess)(image), preprocess.order)
     ops = getattr(network.model, "ops", None)  # a user's own network may have none
-    logits = Scorer(network.model, Normalize(preprocess, ops))(pixels[None]).logits
+    compute: Callable[[Any], Any] = network.model
+    plans = _plans_of(network.model)
+    if plans is not None:
+        ops, compute = plans, partial(plans.whole, network.model, _evaluated)
+    logits = Scorer(compute, Normalize(preprocess, ops))(pixels[None]).logits
     (top,) = top_scores(logits, network.names, top_k)
     scores = [
         {"pred_label": s.index, "pred_class": s.name, "pred_score": s.probability} for s in top
     ]
     return {**scores[0], "top_k": scores}
+
+
+@lru_cache(maxsize=None)
+def _plans() -> Optional[CompiledOps]:
+    """What computes networks on a CPU that are left to MegEngine's kernels; None without."""
+    try:
+        return compiled_ops(cpu_threads(), any_mode=True)
+    except KernelsUnavailable as reason:
+        logger.warning("no native kernels, so the CPU will be slow: %s", reason)
+        return None
+
+
+def _plans_of(model: M.Module) -> Optional[CompiledOps]:
+    """``_plans`` for a network of ours that has no faster kernels by itself, on a CPU."""
+    plain = isinstance(model, Layer) and type(model.ops) is PlainOps
+    return _plans() if plain and _on_cpu(model) else None
+
+
+def _on_cpu(model: M.Module) -> bool:
+    if count_gpus() == 0:
+        return True  # without asking MegEngine, which answers in the thread that imported it only
+    return {str(each.device)[:3] for each in model.parameters()} == {"cpu"}
+
+
+def _evaluated(model: M.Module, x: Any) -> Any:
+    with _evaluating(model):
+        return model(x)
 
 
 def _pixels(image: Any) -> np.ndarray:

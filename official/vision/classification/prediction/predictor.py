@@ -11,11 +11,12 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..data.calibrating import calibration_images
 from ..data.normalize import Normalize
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
 from ..engine.files import check_target
-from ..engine.schema import Precision
+from ..engine.schema import InferencePrecision
 from ..engine.scoring import ClassScore, Scorer, top_scores
 from ..engine.skipping import SHOWN
 from ..errors import DataError, UsageError
@@ -45,6 +46,7 @@ class PredictConfig:
     Args:
         images: files, folders and patterns.
         json: whether the console shows JSON instead of lines.
+        calibration: a folder of images for int8; None for those given.
         csv, jsonl, features: files to write; None for none.
         save_image, saliency: likewise, or folders if there are several images.
         tta: whether the average with the mirrored images is reported as well.
@@ -54,7 +56,8 @@ class PredictConfig:
     images: Sequence[str]
     network: NetworkConfig = NetworkConfig()
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: InferencePrecision = "fp32"
+    calibration: Optional[str] = None
     top_k: int = 5
     batch_size: int = 32
     workers: int = 2
@@ -87,7 +90,11 @@ def predict(config: PredictConfig) -> int:
     use_device(device)
     features_only = {*targets} == {"--features"} and not config.json
     network = open_network(replace(config.network, features_only=features_only))
-    prepare(network.model, device, config.precision)
+    given = len(files), lambda index: files[index].read()
+    calibration = calibration_images(
+        config.precision, config.calibration, given, network.preprocess
+    )
+    prepare(network.model, device, config.precision, calibration)
     return _Job(config, network, files, single, targets).run()
 
 

@@ -14,7 +14,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import megengine.module as M
 from megengine import Tensor
 
-from ..ops.plain import Layer
+from ..ops.plain import Layer, whole
 from .blocks import (
     BasicBlock,
     Bottleneck,
@@ -118,6 +118,7 @@ class CifarResNet(Layer):
         self.fc = M.Linear(64, num_classes)
         initialise(self, zero_init_residual)
 
+    @whole
     def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
         """Every stage's output by name: ``stem, res2, res3, res4``."""
         features = {}
@@ -131,6 +132,7 @@ class CifarResNet(Layer):
         """The pooled feature, ``(N, 64)``, in a tuple."""
         return (self.ops.mean(self.extract_features(x)["res4"]),)
 
+    @whole
     def forward(self, x: Tensor) -> Tensor:
         (feature,) = self.extract_feat(x)
         return self.ops.linear(self.fc, feature)

@@ -18,7 +18,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
 import megengine.module as M
 from megengine import Tensor
 
-from ..ops.plain import Layer
+from ..ops.plain import Layer, whole
 from .blocks import (
     BasicBlock,
     Bottleneck,
@@ -121,6 +121,7 @@ class ResNet(Layer):
         """What reaches layer1."""
         return self.maxpool(self.ops.conv_norm(self.conv1, self.bn1, x, relu=True))
 
+    @whole
     def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
         """Every stage's output by name: ``stem, res2, res3, res4, res5``."""
         features = {}
@@ -135,6 +136,7 @@ class ResNet(Layer):
         """The pooled feature, ``(N, C)``, in a tuple as MMPreTrain returns it."""
         return (self.ops.mean(self.extract_features(x)["res5"]),)
 
+    @whole
     def forward(self, x: Tensor) -> Tensor:
         (feature,) = self.extract_feat(x)
         return self.ops.linear(self.fc, feature)

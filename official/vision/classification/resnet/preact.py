@@ -14,7 +14,7 @@ from typing import Any, Dict, Optional, Sequence, Type, Union
 import megengine.module as M
 from megengine import Tensor
 
-from ..ops.plain import Layer
+from ..ops.plain import Layer, whole
 from .blocks import DropPath, MaxPool3x3, Norm, conv3x3, inner_width, projection
 from .complexity import Cost
 from .model import STAGES, ResNet
@@ -189,6 +189,7 @@ class _EndsInNorm(ResNet):
 
     norm: Optional[M.Module] = None
 
+    @whole
     def extract_features(self, x: Tensor) -> Dict[str, Tensor]:
         """Every stage's output by name: ``stem, res2, res3, res4, res5``."""
         features = super().extract_features(x)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from ..data.calibrating import calibration_images
 from ..data.dataset import ImageDataset
 from ..data.loader import Loader
 from ..data.normalize import Normalize
@@ -24,12 +25,13 @@ from ..engine.files import check_target, refuse_inside
 from ..engine.labels import apply_class_map, label, read_class_map
 from ..engine.meters import Meter
 from ..engine.nodes import require_same_images
-from ..engine.schema import Precision
+from ..engine.schema import InferencePrecision
 from ..engine.skipping import Skipped, without_broken
 from ..errors import UsageError, UserError, WeightsError
 from ..page import language_of
 from ..text import seven_digits
 from ..zoo.trained import Network, NetworkConfig, open_network
+from .before import BeforeInt8, line_of_both
 from .benchmarks import Judge, line_of, load_images
 from .calibration import Calibration, LogitsOfAll, calibrate
 from .report.answers import AnswersOfAll, ReportData
@@ -42,6 +44,7 @@ class TestConfig:
     """What is tested, on what, and how it is told.
 
     Args:
+        calibration: a folder of images for int8; None for those tested.
         tta: whether the mean over every image and its mirror image is tested as well.
         calibrate: whether a temperature is fitted on half of the images and judged on the others.
         report: a folder for report.html and predictions.csv, which is made.
@@ -57,7 +60,8 @@ class TestConfig:
     class_map: Optional[str] = None
     topology: Topology = Topology()
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: InferencePrecision = "fp32"
+    calibration: Optional[str] = None
     batch_size: int = 100
     workers: int = 2
     print_freq: int = 20
@@ -119,7 +123,12 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         eval_batches(len(folder), config.batch_size, rank(), world_size()),
         workers=config.workers,
     )
-    model = prepare(network.model, device, config.precision)
+    given = len(folder), folder.read
+    calibration_set = calibration_images(
+        config.precision, config.calibration, given, network.preprocess
+    )
+    model = prepare(network.model, device, config.precision, calibration_set)
+    before = BeforeInt8(network) if config.precision == "int8" else None
     normalize = Normalize(network.preprocess, model.ops)
     judge = None
     if config.benchmark:
@@ -129,19 +138,21 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
     answers = AnswersOfAll(len(folder), network.num_classes) if config.report else None
     counts = ClassCounts(network.num_classes)
     console.start_bar("Test", len(folder))
+    watchers = (tta, before, logits, answers, counts, judge)
     result = evaluate(
         model,
         with_heartbeats(loader),
         normalize,
         len(folder),
         report=_Reporter(console, config.print_freq),
-        watchers=[watcher.add for watcher in (tta, logits, answers, counts, judge) if watcher],
+        watchers=[watcher.add for watcher in watchers if watcher],
     )
     console.stop_bar()
     mirrored = tta.counter.result(len(folder)) if tta else None
     calibration = calibrate(*logits.gather()) if logits else None
     scores = counts.scores()
-    _tell(config, console, result, scores, folder, mirrored, calibration, judge, skipped)
+    in_fp32 = before.counter.result(len(folder)) if before else None
+    _tell(config, console, result, scores, folder, in_fp32, mirrored, calibration, judge, skipped)
     if answers and config.report:
         data = ReportData(
             folder,
@@ -172,6 +183,7 @@ def _tell(
     result: Result,
     scores: ClassScores,
     folder: ImageDataset,
+    in_fp32: Optional[Result],
     mirrored: Optional[Result],
     calibration: Optional[Calibration],
     judge: Optional[Judge],
@@ -184,6 +196,9 @@ def _tell(
         classes=scores.by_class(folder.classes),
         confusion=scores.confusion(folder.classes),
     )
+    if in_fp32:
+        console.line(line_of_both(in_fp32, result))
+        answer["fp32"] = in_fp32.to_dict()
     if mirrored:
         answer["tta"] = mirrored.to_dict()
     if calibration:

@@ -44,7 +44,7 @@ def list_models(
 
 
 def get_model(name: str, pretrained: Pretrained = False, **kwargs: Any) -> M.Module:
-    """Build the network ``name``; ``kwargs`` are those of ``ResNet``.
+    """Build the network ``name``; ``kwargs`` are ``compiled`` and those of ``ResNet``.
 
     Args:
         name: a network (``resnet50``) or a row (``resnet50_fbaug_in1k``).

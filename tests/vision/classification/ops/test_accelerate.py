@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from megengine import Parameter
 
-from official.vision.classification.ops import accelerate, native
+from official.vision.classification.ops import accelerate, compiled
 from official.vision.classification.ops.accelerate import attach, cpu_ops, detach
 from official.vision.classification.ops.build import KernelsUnavailable
 from official.vision.classification.ops.gemm import GemmOps
@@ -66,10 +66,10 @@ def test_bfloat16_does_not_fall_back(without_kernels):
 
 
 def test_bfloat16_needs_a_cpu_that_has_it(kernels, monkeypatch):
-    monkeypatch.setattr(native, "processor_flags", lambda: ["avx512f"])
+    monkeypatch.setattr(compiled, "processor_flags", lambda: ["avx512f"])
     with pytest.raises(ValueError, match="this CPU has no bfloat16 instructions"):
         NativeOps(kernels, half=True)
-    monkeypatch.setattr(native, "processor_flags", lambda: ["avx512f", "avx512_bf16"])
+    monkeypatch.setattr(compiled, "processor_flags", lambda: ["avx512f", "avx512_bf16"])
     assert NativeOps(kernels, half=True).name == "native kernels in bfloat16, 1 thread(s)"
 
 

@@ -1,4 +1,4 @@
-// What all kernels share: element types and the registration of custom operators.
+// What all custom operators share: their tensors, and their registration.
 //
 // Activations are contiguous arrays of shape (N, H, W, C), "rows" of C channels; T is float or
 // Bfloat16. Sums are taken in float over short runs and in double over those, in a fixed order.
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "megbrain/custom/custom.h"
-#include "pool.h"
+#include "lanes.h"
 
 namespace resnet {
 
@@ -22,25 +22,6 @@ using custom::Shape;
 using custom::Tensor;
 using Tensors = std::vector<Tensor>;
 using Shapes = std::vector<Shape>;
-
-// Upper half of a float32; arithmetic is float32's.
-struct Bfloat16 {
-    uint16_t bits;
-    Bfloat16() = default;
-    Bfloat16(float value) {
-        uint32_t word;
-        std::memcpy(&word, &value, 4);
-        const uint32_t rounded = word + 0x7fff + ((word >> 16) & 1);  // to nearest, ties to even
-        const uint32_t nan = word | 0x400000;
-        bits = static_cast<uint16_t>(((word & 0x7fffffff) > 0x7f800000 ? nan : rounded) >> 16);
-    }
-    operator float() const {
-        uint32_t word = static_cast<uint32_t>(bits) << 16;
-        float value;
-        std::memcpy(&value, &word, 4);
-        return value;
-    }
-};
 
 // Throws unless `met`; MegEngine raises a ValueError of it in Python.
 void require(bool met, const char* expected);
@@ -65,6 +46,16 @@ void with_type_of(const Tensor& tensor, F f) {
 
 inline size_t channels(const Shape& shape) {
     return shape[shape.ndim() - 1];
+}
+
+// Call f(index, n) for all elements of the tensor, by `each_lanes`, on all threads.
+template <typename F>
+void each_element(const Tensor& tensor, F f) {
+    constexpr size_t PART = 4096;  // what is smaller is not worth a second thread
+    const size_t size = tensor.size();
+    parallel((size + PART - 1) / PART, [=](size_t begin, size_t end, int) {
+        each_lanes(begin * PART, std::min(end * PART, size), f);
+    });
 }
 
 inline size_t rows(const Tensor& tensor) {

@@ -6,7 +6,6 @@
 #include <map>
 #include <unordered_map>
 
-#include "lanes.h"
 #include "onednn.h"
 #include "winograd.h"
 

@@ -1,6 +1,6 @@
 // Sums, and the gradient of a ReLU.
 
-#include "lanes.h"
+#include "common.h"
 
 namespace resnet {
 namespace {

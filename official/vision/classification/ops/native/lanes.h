@@ -1,11 +1,34 @@
-// Sixteen floats at a time, by GCC's vector extensions: for each processor what it has.
+// Elements of maps, and sixteen floats at a time, by GCC's vector extensions: for each processor what
+// it has.
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
 
-#include "common.h"
+#include "pool.h"
 
 namespace resnet {
+
+// Upper half of a float32; arithmetic is float32's.
+struct Bfloat16 {
+    uint16_t bits;
+    Bfloat16() = default;
+    Bfloat16(float value) {
+        uint32_t word;
+        std::memcpy(&word, &value, 4);
+        const uint32_t rounded = word + 0x7fff + ((word >> 16) & 1);  // to nearest, ties to even
+        const uint32_t nan = word | 0x400000;
+        bits = static_cast<uint16_t>(((word & 0x7fffffff) > 0x7f800000 ? nan : rounded) >> 16);
+    }
+    operator float() const {
+        uint32_t word = static_cast<uint32_t>(bits) << 16;
+        float value;
+        std::memcpy(&value, &word, 4);
+        return value;
+    }
+};
 
 constexpr size_t LANES = 16;
 
@@ -47,16 +70,6 @@ inline __attribute__((always_inline)) void each_lanes(size_t begin, size_t end, 
         f(index, LANES);
     if (index < end)
         f(index, end - index);
-}
-
-// Call f(index, n) for all elements of the tensor, by `each_lanes`, on all threads.
-template <typename F>
-void each_element(const Tensor& tensor, F f) {
-    constexpr size_t PART = 4096;  // what is smaller is not worth a second thread
-    const size_t size = tensor.size();
-    parallel((size + PART - 1) / PART, [=](size_t begin, size_t end, int) {
-        each_lanes(begin * PART, std::min(end * PART, size), f);
-    });
 }
 
 // `values > 0 ? values : 0`, where NaN stays NaN.

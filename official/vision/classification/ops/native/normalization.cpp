@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "lanes.h"
+#include "common.h"
 
 namespace resnet {
 namespace {

@@ -1,7 +1,7 @@
 // What follows a training step's gradients, in one pass over a tensor: the update of stochastic
 // gradient descent with momentum, and that of an average of the weights.
 
-#include "lanes.h"
+#include "common.h"
 
 namespace resnet {
 namespace {

@@ -172,6 +172,10 @@ int threads() {
     return thread_count.load(std::memory_order_relaxed);
 }
 
+int threads_here() {
+    return working ? 1 : threads();
+}
+
 void run_parts(size_t parts, Work work, void* what) {
     Pool& mine = *pool;
     std::unique_lock<std::mutex> lock(mine.caller, std::defer_lock);

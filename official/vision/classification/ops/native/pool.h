@@ -13,6 +13,8 @@ namespace resnet {
 using Work = void (*)(void* what, size_t part);
 
 int threads();
+// Those that would share in a job of this thread: one in a part of another job.
+int threads_here();
 
 // Call work(what, part) for every part below `parts`, on all threads; return when all are done.
 // Of several threads that ask at once one gets the others' help, the rest work alone.
@@ -23,6 +25,12 @@ void run_parts(size_t parts, Work work, void* what);
 void begin_team(size_t parts, Work work, void* what);
 void end_team();
 
+// Call f(part) for every part below `parts`, on all threads.
+template <typename F>
+void each_part(size_t parts, F f) {
+    run_parts(parts, [](void* what, size_t part) { (*static_cast<F*>(what))(part); }, &f);
+}
+
 // Call f(begin, end, part) for about equal parts of [0, count), at most `parts_at_most()`; where
 // they begin depends on count and threads() alone.
 inline size_t parts_at_most() {
@@ -32,13 +40,9 @@ inline size_t parts_at_most() {
 template <typename F>
 void parallel(size_t count, F f) {
     const size_t parts = count < parts_at_most() ? count : parts_at_most();
-    auto part_of = [&](size_t part) {
+    each_part(parts, [&](size_t part) {
         f(count * part / parts, count * (part + 1) / parts, int(part));
-    };
-    run_parts(
-            parts,
-            [](void* what, size_t part) { (*static_cast<decltype(part_of)*>(what))(part); },
-            &part_of);
+    });
 }
 
 }  // namespace resnet

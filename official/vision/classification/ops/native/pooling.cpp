@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "lanes.h"
+#include "common.h"
 
 namespace resnet {
 namespace {

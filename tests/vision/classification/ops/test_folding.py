@@ -4,7 +4,7 @@ import megengine.module as M
 import numpy as np
 import pytest
 
-from official.vision.classification.export.folding import (
+from official.vision.classification.ops.folding import (
     FoldingOps,
     computing_by,
     folded,

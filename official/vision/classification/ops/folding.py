@@ -6,14 +6,13 @@ is computed in float64 and rounded once.
 """
 
 import contextlib
+import copy
 from typing import Any, Iterator, Optional, Tuple
 
 import megengine.module as M
 import numpy as np
 
-from ..ops.accelerate import attach
-from ..ops.plain import PlainOps
-from ..resnet.blocks import ConvNorms
+from .plain import PlainOps, compute_by
 
 BATCH_NORMS = (M.BatchNorm2d, M.SyncBatchNorm)
 
@@ -25,6 +24,15 @@ class FoldingOps(PlainOps):
     will do, ``sum`` and the operations on maps. Maps may be of any kind; of their attributes a
     network reads ``shape`` only.
     """
+
+    def folded(self, conv: M.Module, norm: Optional[M.Module]) -> Tuple[np.ndarray, np.ndarray]:
+        """Weight, in the shape it has, and bias, ``(C,)``, of a convolution or linear layer."""
+        return folded(conv, norm)
+
+    def scaled(self, norm: M.Module) -> Tuple[np.ndarray, np.ndarray]:
+        """Scale and shift, ``(C,)``, of a normalisation by itself."""
+        scale, shift = scale_and_shift(norm)
+        return scale.astype(np.float32), shift.astype(np.float32)
 
     def convolve(self, conv: M.Conv2d, x: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
         """The convolution ``conv`` with another filter, in its shape, and a bias, ``(C,)``."""
@@ -45,15 +53,12 @@ class FoldingOps(PlainOps):
         raise NotImplementedError
 
     def conv(self, conv: M.Module, x: Any) -> Any:
-        if isinstance(conv, ConvNorms):
+        if not isinstance(conv, M.Conv2d):
             return conv(x)
-        weight = conv.weight.numpy()
-        bias = np.zeros(conv.out_channels) if conv.bias is None else conv.bias.numpy().ravel()
-        return self.convolve(conv, x, weight, bias.astype(np.float32))
+        return self.convolve(conv, x, *self.folded(conv, None))
 
     def norm(self, norm: M.Module, x: Any, relu: bool = False) -> Any:
-        scale, shift = scale_and_shift(norm)
-        x = self.affine(norm, x, scale.astype(np.float32), shift.astype(np.float32))
+        x = self.affine(norm, x, *self.scaled(norm))
         return self.relu(x) if relu else x
 
     def conv_norm(
@@ -64,10 +69,11 @@ class FoldingOps(PlainOps):
         shortcut: Optional[Any] = None,
         relu: bool = False,
     ) -> Any:
-        if isinstance(conv, ConvNorms):  # a deep stem, of which the last layer is a convolution
-            *body, conv = list(conv)
-            x = attach(ConvNorms(*body), self)(x)
-        x = self.convolve(conv, x, *folded(conv, norm))
+        if isinstance(conv, M.Sequential):  # a deep stem, of which the last layer is a convolution
+            stem, conv = copy.copy(conv), list(conv)[-1]
+            stem.layer_keys = stem.layer_keys[:-1]
+            x = stem(x)
+        x = self.convolve(conv, x, *self.folded(conv, norm))
         if shortcut is not None:
             return self.add(x, shortcut, relu)
         return self.relu(x) if relu else x
@@ -77,15 +83,20 @@ class FoldingOps(PlainOps):
         return self.relu(x) if relu else x
 
     def linear(self, linear: M.Linear, x: Any) -> Any:
-        return self.matmul(linear, x, linear.weight.numpy(), linear.bias.numpy().ravel())
+        return self.matmul(linear, x, *self.folded(linear, None))
 
 
-def folded(conv: M.Conv2d, norm: M.Module) -> Tuple[np.ndarray, np.ndarray]:
-    """Filter, in the shape it has, and bias, ``(C,)``, of ``conv`` with ``norm`` after it.
+def folded(conv: M.Module, norm: Optional[M.Module]) -> Tuple[np.ndarray, np.ndarray]:
+    """Weight, in the shape it has, and bias, ``(C,)``, of ``conv`` with ``norm`` after it.
 
     Raises:
         ValueError: as ``scale_and_shift``.
     """
+    if norm is None:
+        weight = conv.weight.numpy()
+        count = weight.shape[0] if weight.ndim < 5 else weight.shape[0] * weight.shape[1]
+        bias = np.zeros(count) if conv.bias is None else conv.bias.numpy().ravel()
+        return weight, bias.astype(np.float32)
     scale, shift = scale_and_shift(norm)
     weight = conv.weight.numpy().astype(np.float64)
     if conv.bias is not None:
@@ -115,9 +126,17 @@ def scale_and_shift(norm: M.Module) -> Tuple[np.ndarray, np.ndarray]:
 @contextlib.contextmanager
 def computing_by(model: M.Module, ops: PlainOps) -> Iterator[None]:
     """Let ``model`` compute by ``ops``, in evaluation mode, and then as before."""
-    before, training = model.ops, model.training
-    attach(model, ops).eval()
+    before, modes = model.ops, [(module, module.training) for module in model.modules()]
+    identities = [module for module in model.modules() if isinstance(module, M.Identity)]
+    compute_by(model, ops)
+    model.eval()
+    for identity in identities:  # MegEngine's makes a copy, which of other maps it cannot
+        identity.forward = lambda x: x
     try:
         yield
     finally:
-        attach(model, before).train(training)
+        for identity in identities:
+            del identity.forward
+        compute_by(model, before)
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,263 @@
+#include "plan.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <initializer_list>
+#include <limits>
+#include <memory>
+
+namespace resnet {
+namespace plan {
+
+float* scratch(size_t count) {
+    struct Free {
+        void operator()(float* pointer) const { std::free(pointer); }
+    };
+    thread_local std::unique_ptr<float, Free> storage;
+    thread_local size_t size = 0;
+    if (count > size) {
+        size = (count + LANES - 1) / LANES * LANES;
+        storage.reset(static_cast<float*>(std::aligned_alloc(64, size * sizeof(float))));
+    }
+    return storage.get();
+}
+
+namespace {
+
+// What a map has around its images: zeros, or the byte that stands for zero. So has the place behind
+// it, of which a window's last group may see some: there no NaN is left from another map.
+void fill_halo(const Map& map) {
+    if (!map.halo)
+        return;
+    const size_t element = map.element(), row = map.row() * element;
+    const size_t side = size_t(map.halo) * map.channels * element;
+    const int value = map.type == BYTE ? map.zero : 0;
+    auto fill = [&](size_t image) {
+        char* start = static_cast<char*>(map.data) + image * map.image() * element;
+        const size_t height = map.height + 2 * map.halo;
+        std::memset(start, value, map.halo * row);
+        std::memset(start + (height - map.halo) * row, value, map.halo * row);
+        for (size_t y = map.halo; y < height - map.halo; ++y) {
+            std::memset(start + y * row, value, side);
+            std::memset(start + (y + 1) * row - side, value, side);
+        }
+    };
+    std::memset(static_cast<char*>(map.data) + map.count * map.image() * element, value, 16);
+    if (map.count * map.image() * element < 1 << 20)
+        for (int image = 0; image < map.count; ++image)
+            fill(image);
+    else
+        each_part(map.count, fill);
+}
+
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+// Call f(pixel, c, n, to) for every sixteen channels of y, where `to` is where they lie in it.
+template <typename F>
+void each_output(const Map& y, F f) {
+    parallel(size_t(y.count) * y.height, [&](size_t begin, size_t end, int) {
+        Pixel pixel(y, begin * y.width);
+        for (size_t left = (end - begin) * y.width; left > 0; --left, pixel.next(y)) {
+            const size_t to = y.at(pixel.n, pixel.y, pixel.x);
+            each_lanes(0, y.channels, [&](size_t c, size_t n) INLINE_LAMBDA {
+                if (n == LANES)
+                    f(pixel, c, LANES, to + c);
+                else
+                    f(pixel, c, n, to + c);
+            });
+        }
+    });
+}
+
+void affine(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        Floats value = read(s.x, s.x.at(p.n, p.y, p.x) + c, n);
+        value = value * resnet::load(s.scale + c, n) + resnet::load(s.bias + c, n);
+        write(s.y, to, s.relu ? rectified(value) : value, n);
+    });
+}
+
+void add(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        const Floats value = read(s.x, s.x.at(p.n, p.y, p.x) + c, n) +
+                             read(s.add, s.add.at(p.n, p.y, p.x) + c, n);
+        write(s.y, to, s.relu ? rectified(value) : value, n);
+    });
+}
+
+// The largest of several values, or NaN if one of them is.
+struct Largest {
+    Floats best = Floats{} - std::numeric_limits<float>::infinity();
+#if defined(__AVX512F__)
+    __mmask16 nan = 0;
+    INLINE void take(Floats value) {
+        nan |= _mm512_cmp_ps_mask((__m512)value, (__m512)value, _CMP_UNORD_Q);
+        best = (Floats)_mm512_max_ps((__m512)best, (__m512)value);
+    }
+    INLINE Floats found() const {
+        return (Floats)_mm512_mask_mov_ps((__m512)best, nan, _mm512_set1_ps(NAN));
+    }
+#else
+    INLINE void take(Floats value) {
+        best = (value > best) | (value != value) ? value : best;
+    }
+    INLINE Floats found() const { return best; }
+#endif
+};
+
+// Bytes of x and y are in one unit, so that they need not be made numbers.
+void max_pool(Step s) {
+    s.x.scale = s.y.scale = 1;
+    s.x.zero = s.y.zero = 0;
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        const int top = p.y * s.stride[0] - s.padding[0], left = p.x * s.stride[1] - s.padding[1];
+        const int bottom = std::min(top + s.kernel[0], s.x.height);
+        const int right = std::min(left + s.kernel[1], s.x.width);
+        Largest largest;
+        for (int y = std::max(top, 0); y < bottom; ++y) {
+            size_t from = s.x.at(p.n, y, std::max(left, 0)) + c;
+            for (int x = std::max(left, 0); x < right; ++x, from += s.x.channels)
+                largest.take(read(s.x, from, n));
+        }
+        write(s.y, to, largest.found(), n);
+    });
+}
+
+// Of a whole map (MEAN), or of each 2x2 square as far as there is one (HALVE).
+void mean(const Step& s) {
+    const bool whole = s.kind == MEAN;
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        const int top = whole ? 0 : 2 * p.y, left = whole ? 0 : 2 * p.x;
+        const int bottom = whole ? s.x.height : std::min(top + 2, s.x.height);
+        const int right = whole ? s.x.width : std::min(left + 2, s.x.width);
+        Floats sum{};
+        for (int y = top; y < bottom; ++y)
+            for (int x = left; x < right; ++x)
+                sum += read(s.x, s.x.at(p.n, y, x) + c, n);
+        write(s.y, to, sum / float((bottom - top) * (right - left)), n);
+    });
+}
+
+void subsample(const Step& s) {
+    each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
+        Floats values{};
+        const size_t from = s.x.at(p.n, p.y * s.stride[0], p.x * s.stride[1]);
+        for (size_t lane = 0; lane < n; ++lane) {
+            const ptrdiff_t channel = ptrdiff_t(c + lane) - s.before;
+            if (channel >= 0 && channel < s.x.channels)
+                values[lane] = read(s.x, from + channel, 1)[0];
+        }
+        write(s.y, to, values, n);
+    });
+}
+
+// From (N, C, H, W).
+void copy_planes(const Step& s) {
+    const size_t channels = s.y.channels, plane = size_t(s.x.height) * s.x.width;
+    parallel(size_t(s.y.count) * s.y.height, [&](size_t begin, size_t end, int) {
+        std::vector<float> pixels(s.y.width * channels);
+        for (Pixel row(s.y, begin * s.y.width); begin < end; ++begin, row.next_row(s.y)) {
+            const float* x = static_cast<const float*>(s.x.data) + row.n * channels * plane +
+                             size_t(row.y) * s.x.width;
+            for (size_t c = 0; c < channels; ++c)
+                for (int32_t column = 0; column < s.y.width; ++column)
+                    pixels[column * channels + c] = x[c * plane + column];
+            const size_t to = s.y.at(row.n, row.y, 0);
+            each_lanes(0, pixels.size(), [&](size_t at, size_t n) INLINE_LAMBDA {
+                write(s.y, to + at, resnet::load(pixels.data() + at, n), n);
+            });
+        }
+    });
+}
+
+void copy(const Step& s) {
+    if (s.before)
+        return copy_planes(s);
+    parallel(size_t(s.y.count) * s.y.height, [&](size_t begin, size_t end, int) {
+        for (Pixel row(s.y, begin * s.y.width); begin < end; ++begin, row.next_row(s.y)) {
+            const size_t from = s.x.at(row.n, row.y, 0), to = s.y.at(row.n, row.y, 0);
+            each_lanes(0, size_t(s.y.width) * s.y.channels, [&](size_t at, size_t n) INLINE_LAMBDA {
+                write(s.y, to + at, read(s.x, from + at, n), n);
+            });
+        }
+    });
+}
+
+void run(const Step& step) {
+    fill_halo(step.y);
+    switch (step.kind) {
+        case CONVOLVE: return convolve(step);
+        case WINOGRAD: return winograd(step);
+        case AFFINE: return affine(step);
+        case ADD: return add(step);
+        case MAX_POOL: return max_pool(step);
+        case MEAN:
+        case HALVE: return mean(step);
+        case SUBSAMPLE: return subsample(step);
+        case COPY: return copy(step);
+    }
+}
+
+// Images `first` to `last` through these steps, with the place's own copy of maps for some images.
+void run_some(const Step* step, const Step* end, int32_t first, int32_t last, size_t place) {
+    for (; step < end; ++step) {
+        Step part = *step;
+        for (Map* map : {&part.x, &part.y, &part.add})
+            if (map->data)
+                map->keep(first, last - first, step->images, place * step->spacing);
+        run(part);
+    }
+}
+
+// Hands out places, of which there are enough for all who ask at a time.
+class Places {
+public:
+    size_t take() {
+        for (size_t place = 0;; place = (place + 1) % 64)
+            if (!(taken_.fetch_or(uint64_t(1) << place) >> place & 1))
+                return place;
+    }
+    void give(size_t place) { taken_.fetch_and(~(uint64_t(1) << place)); }
+
+private:
+    std::atomic<uint64_t> taken_{0};
+};
+
+// Steps that have the same number of images at once do all of them for so many images, then for the
+// next: what they hand on is still in the cache. Threads that work apart wait for nobody meanwhile.
+void run_neighbours(const Step* begin, const Step* end) {
+    const size_t images = begin->images, parts = (images + begin->at_once - 1) / begin->at_once;
+    auto part = [&](size_t number, size_t place) {
+        run_some(begin, end, images * number / parts, images * (number + 1) / parts, place);
+    };
+    if (begin->apart == 1 || begin->apart < threads()) {
+        for (size_t number = 0; number < parts; ++number)
+            part(number, 0);
+        return;
+    }
+    Places places;
+    each_part(parts, [&](size_t number) {
+        const size_t place = places.take();
+        part(number, place);
+        places.give(place);
+    });
+}
+
+}  // namespace
+}  // namespace plan
+}  // namespace resnet
+
+// Whether convolutions of maps of this type were compiled: the instructions are not everywhere.
+extern "C" int resnet_convolves(int type) {
+    return resnet::plan::convolves(resnet::plan::Type(type));
+}
+
+// Do the steps in order. Any thread may call it, several at once with maps of their own.
+extern "C" void resnet_run(const resnet::plan::Step* steps, size_t count) {
+    using resnet::plan::Step;
+    for (const Step *step = steps, *end; step < steps + count; step = end) {
+        for (end = step; end < steps + count && end->at_once == step->at_once; ++end) {
+        }
+        resnet::plan::run_neighbours(step, end);
+    }
+}

@@ -1,0 +1,246 @@
+// Networks as lists of steps: ops/plan.py writes them, resnet_run does them.
+//
+// Between steps maps lie in one arena as (N, H + 2 halo, W + 2 halo, C): around each image there are
+// pixels of zeros, so that a convolution need not ask where a map ends. The two structures are
+// ctypes' in ops/steps.py.
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "../lanes.h"
+
+namespace resnet {
+namespace plan {
+
+enum Type : int32_t { FLOAT, BFLOAT16, BYTE };
+enum Kind : int32_t { CONVOLVE, WINOGRAD, AFFINE, ADD, MAX_POOL, MEAN, HALVE, SUBSAMPLE, COPY };
+
+// A byte q stands for scale * (q - zero).
+struct Map {
+    void* data;  // the first pixel of the first image, halo included
+    int32_t type, count, height, width, channels, halo, zero;
+    float scale;
+
+    size_t element() const { return type == FLOAT ? 4 : type == BFLOAT16 ? 2 : 1; }
+    size_t row() const { return size_t(width + 2 * halo) * channels; }  // in elements
+    size_t image() const { return row() * (height + 2 * halo); }
+    // Where the pixel is in `data`, in elements; halo pixels have coordinates beyond the map.
+    size_t at(size_t n, ptrdiff_t y, ptrdiff_t x) const {
+        return n * image() + (y + halo) * row() + (x + halo) * channels;
+    }
+    size_t pixels() const { return size_t(count) * height * width; }
+
+    // Some of `all` images. A map that has fewer lies `skipped` bytes further on.
+    void keep(int32_t first, int32_t some, int32_t all, size_t skipped) {
+        data = static_cast<char*>(data) + (count == all ? first * image() * element() : skipped);
+        count = some;
+    }
+};
+
+struct Step {
+    int32_t kind, relu;
+    Map x, y, add;  // `add` is not there if its data is null
+    int32_t kernel[2], stride[2], padding[2], dilation[2];  // of rows and columns
+    int32_t groups, before;       // `before`: channels of zeros in front of a subsampled map's; of a
+                                  // copied one whether x lies as (N, C, H, W), in float32
+    int32_t images, at_once;      // all, and those that go through this step and its neighbours
+    int32_t apart;                // how many threads may do so, each with other images; 1: together
+    size_t spacing;               // bytes from a thread's maps for some images to the next one's
+    const void* weight;           // packed: see convolution.cpp, winograd.cpp
+    const float *scale, *bias;    // per channel of y; a null scale is 1
+};
+
+// Whole sixteens are known to be so where these are called; else each is a call of memcpy.
+#define INLINE inline __attribute__((always_inline))
+
+using resnet::load;
+
+// `n` bytes, at most 16, as they are.
+INLINE Floats load(const uint8_t* from, size_t n) {
+#if defined(__AVX512F__)  // what GCC 12 makes of the line for others goes byte by byte
+    __m128i bytes{};
+    std::memcpy(&bytes, from, n);
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+#else
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    Bytes bytes{};
+    std::memcpy(&bytes, from, n);
+    return __builtin_convertvector(bytes, Floats);
+#endif
+}
+
+INLINE void put(float* to, Floats values, size_t n) {
+    resnet::store(to, values, n);
+}
+
+// Rounded to nearest, and to what a byte can be.
+INLINE void put(uint8_t* to, Floats values, size_t n) {
+#if defined(__AVX512F__)
+    const __m512i integers = _mm512_cvtps_epi32((__m512)values);
+    const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(integers, __m512i{}));
+#else
+    typedef int32_t Integers __attribute__((vector_size(64)));
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    values += 0.5f;  // all are above zero, or become zero
+    values = values > 0 ? values : Floats{};
+    values = values < 255.5f ? values : Floats{} + 255;
+    const Bytes bytes = __builtin_convertvector(__builtin_convertvector(values, Integers), Bytes);
+#endif
+    std::memcpy(to, &bytes, n);
+}
+
+#if defined(__AVX512BF16__)
+// As resnet::store, in one instruction; what is too small for a normal number becomes zero.
+INLINE void put(Bfloat16* to, Floats values, size_t n) {
+    const __m256bh halves = _mm512_cvtneps_pbh((__m512)values);
+    std::memcpy(to, &halves, n * sizeof(Bfloat16));
+}
+#else
+INLINE void put(Bfloat16* to, Floats values, size_t n) {
+    resnet::store(to, values, n);
+}
+#endif
+
+INLINE Floats read(const Map& map, size_t at, size_t n) {
+    if (map.type == FLOAT)
+        return resnet::load(static_cast<const float*>(map.data) + at, n);
+    if (map.type == BFLOAT16)
+        return resnet::load(static_cast<const Bfloat16*>(map.data) + at, n);
+    return map.scale * (load(static_cast<const uint8_t*>(map.data) + at, n) - float(map.zero));
+}
+
+// What is stored for numbers that are already in the map's unit: bytes have their zero added.
+INLINE void store(const Map& map, size_t at, Floats values, size_t n) {
+    if (map.type == FLOAT)
+        put(static_cast<float*>(map.data) + at, values, n);
+    else if (map.type == BFLOAT16)
+        put(static_cast<Bfloat16*>(map.data) + at, values, n);
+    else
+        put(static_cast<uint8_t*>(map.data) + at, values, n);
+}
+
+INLINE void write(const Map& map, size_t at, Floats values, size_t n) {
+    store(map, at, map.type == BYTE ? values / map.scale + float(map.zero) : values, n);
+}
+
+// What is done to the sums of a convolution of E before they are a map's:
+// y = max(sum * scale + bias + add, floor), in y's unit; without a ReLU the floor is -infinity.
+template <typename E>
+class Ending {
+public:
+    explicit Ending(const Step& step)
+            : step_(step),
+              unit_(step.y.type == BYTE ? step.y.scale : 1),
+              floor_(step.relu ? (step.y.type == BYTE ? float(step.y.zero) : 0) : -INFINITY),
+              finish_(chosen(step)) {}
+
+    // Let the lines that will be read and written be on their way.
+    INLINE void expect(size_t channel, size_t lanes, size_t to, size_t from) const {
+        const size_t y = step_.y.element(), line = 64;
+        const char* written = static_cast<const char*>(step_.y.data) + (to + channel) * y;
+        for (size_t at = 0; at < lanes * y; at += line)
+            __builtin_prefetch(written + at, 1);
+        if (!step_.add.data)
+            return;
+        const char* added = static_cast<const char*>(step_.add.data) + (from + channel) * sizeof(E);
+        for (size_t at = 0; at < lanes * sizeof(E); at += line)
+            __builtin_prefetch(added + at, 0);
+    }
+
+    // sums (rows, width) of sixteen channels from `channel` on, of pixels that lie at `to` in y and
+    // at `from` in what is added.
+    void operator()(
+            const Floats* sums, size_t rows, size_t width, size_t channel, const size_t* to,
+            const size_t* from) const {
+        finish_(*this, sums, rows, width, channel, to, from);
+    }
+
+private:
+    using Finish = void (*)(
+            const Ending&, const Floats*, size_t, size_t, size_t, const size_t*, const size_t*);
+
+    // Y is the type of y, ADDS whether there is an addend, which is of E.
+    template <typename Y, bool ADDS>
+    static void finish(
+            const Ending& ending, const Floats* sums, size_t rows, size_t width, size_t channel,
+            const size_t* to, const size_t* from) {
+        const Step& step = ending.step_;
+        for (size_t v = 0; v < width; ++v, channel += LANES) {
+            if (channel + LANES <= size_t(step.y.channels))
+                ending.finish_sixteen<Y, ADDS>(sums + v, rows, width, channel, LANES, to, from);
+            else if (channel < size_t(step.y.channels))
+                ending.finish_sixteen<Y, ADDS>(
+                        sums + v, rows, width, channel, step.y.channels - channel, to, from);
+        }
+    }
+
+    template <typename Y, bool ADDS>
+    INLINE void finish_sixteen(
+            const Floats* sums, size_t rows, size_t width, size_t channel, size_t n,
+            const size_t* to, const size_t* from) const {
+        const bool bytes = std::is_same<E, uint8_t>::value;
+        const Floats bias = resnet::load(step_.bias + channel), floor = floor_ - Floats{};
+        const Floats scale = bytes ? resnet::load(step_.scale + channel) : Floats{};
+        const float add_scale = bytes ? step_.add.scale / unit_ : 1;
+        const E* add = static_cast<const E*>(step_.add.data) + channel;
+        Y* y = static_cast<Y*>(step_.y.data) + channel;
+        for (size_t r = 0; r < rows; ++r) {
+            Floats value = bytes ? sums[r * width] * scale + bias : sums[r * width] + bias;
+            if (ADDS)  // the zero of its bytes is part of the bias
+                value += bytes ? load(add + from[r], n) * add_scale : load(add + from[r], n);
+            put(y + to[r], value <= floor ? floor : value, n);  // NaN stays NaN
+        }
+    }
+
+    static Finish chosen(const Step& step) {
+        if (step.y.type == FLOAT)
+            return step.add.data ? &finish<float, true> : &finish<float, false>;
+        return step.add.data ? &finish<E, true> : &finish<E, false>;
+    }
+
+    const Step& step_;
+    float unit_, floor_;
+    Finish finish_;
+};
+
+// A pixel of all images' maps, in order.
+struct Pixel {
+    int32_t n, y, x;
+    Pixel(const Map& map, size_t number)
+            : n(int32_t(number / map.width / map.height)),
+              y(int32_t(number / map.width % map.height)),
+              x(int32_t(number % map.width)) {}
+    void next(const Map& map) {
+        if (++x < map.width)
+            return;
+        next_row(map);
+    }
+    void next_row(const Map& map) {
+        x = 0;
+        if (++y == map.height) {
+            y = 0;
+            ++n;
+        }
+    }
+};
+
+// As many parts or a few more, so that no thread waits for the last of several.
+inline size_t for_all_threads(size_t parts) {
+    const size_t several = threads_here();
+    return parts <= 1 ? 1 : (parts + several - 1) / several * several;
+}
+
+// Floats of this thread that stay from step to step.
+float* scratch(size_t count);
+
+void convolve(const Step& step);
+bool convolves(Type type);
+void winograd(const Step& step);
+
+}  // namespace plan
+}  // namespace resnet
