@@ -175,15 +175,15 @@ def test_a_change_of_the_text_changes_the_digest_and_one_of_the_figures_does_not
         (tmp_path / name).write_text(text, "utf-8")
         return digest(name)
 
-    for name, old, figure, word in (
-        ("docs/networks.md", "`resnet152`", "`resnet152`, `resnet153`", "bottlenecks"),
-        ("docs/weights.md", "| 70.312 |", "| 70.313 |", "licence"),
-        (MEASURED, " 2 |", " 4 |", "interpreter"),
-        (MEASURED, "for 5 rounds", "for 7 rounds", "multithreaded"),
-        ("docs/recipes.md", None, None, "half precision where it is safe"),
+    for name, figure, word in (
+        ("docs/networks.md", (r"`resnet34`, ", ""), "bottlenecks"),
+        ("docs/weights.md", (r"\| 70\.312 \|", "| 70.313 |"), "licence"),
+        (MEASURED, (r"\d", "7"), "multithreaded"),
+        ("docs/recipes.md", None, "half precision where it is safe"),
     ):
         text = (ROOT / name).read_text("utf-8")
         before = digest_of(name, text)
         assert word in text and digest_of(name, text.replace(word, "", 1)) != before
-        if old:
-            assert old in text and digest_of(name, text.replace(old, figure)) == before
+        if figure:
+            changed = re.sub(*figure, text)
+            assert changed != text and digest_of(name, changed) == before
