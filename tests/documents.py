@@ -24,8 +24,15 @@ from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = tuple(
-    str(path.relative_to(ROOT)) for path in (*sorted(ROOT.glob("*.md")), *ROOT.glob("docs/*.md"))
+    str(path.relative_to(ROOT))
+    for path in (*sorted(ROOT.glob("*.md")), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/zh/*.md"))
 )
+# The same blocks as another document, whose are run or parsed: test_readme.py and
+# test_docs_chinese.py compare them.
+TRANSLATIONS = {
+    "README.zh.md": "README.md",
+    **{name: f"docs/{Path(name).name}" for name in DOCUMENTS if name.startswith("docs/zh/")},
+}
 
 _BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>not run|not checked|file): (?P<note>[^\n]+) -->\n)?"
@@ -76,6 +83,12 @@ def tables(document: str) -> Iterator[List[List[str]]]:
 def spans(text: str) -> List[str]:
     """What stands between backquotes."""
     return re.findall(r"`([^`\n]+)`", text)
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    text = re.sub(r"[^\w\s-]", "", heading.replace("`", "").strip().lower())
+    return re.sub(r"\s", "-", text)
 
 
 class _Parsed(Exception):

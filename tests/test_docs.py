@@ -18,7 +18,7 @@ from official.vision.classification.errors import UserError
 from official.vision.classification.resnet.model import resnet18, resnet50
 from official.vision.classification.zoo import ARCHS, default_row, trained
 from tests import documents
-from tests.documents import DOCUMENTS, ROOT
+from tests.documents import DOCUMENTS, ROOT, TRANSLATIONS
 from tests.scripts import load_script
 from tests.servers import Server, whole
 from tests.tools.test_convert_weights import torch_file
@@ -27,13 +27,12 @@ from tests.tools.test_convert_weights import torch_file
 ELSEWHERE = {"docs/datasets.md": "test_datasets_doc.py"}
 # Documents whose commands go on with what those of another have made.
 CONTINUATIONS = {"docs/testing.md": "README.md"}
-# The same blocks as README.md, which is run; test_readme.py compares them.
-TRANSLATIONS = {"README.zh.md": "README.md"}
 
 LANGUAGES = {"bash", "python", "yaml", "json", "csv", "text", "cpp"}
 COMMANDS = [
     (document, command)
     for document in DOCUMENTS
+    if document not in TRANSLATIONS
     for block in documents.blocks(document)
     if block.language == "bash" and block.mark != "not checked"
     for command in block.commands
@@ -145,12 +144,6 @@ def test_flags_targets_and_scripts_in_the_text_exist(document):
                 assert word in known, f"{document}: `{span}`"
 
 
-def slug(heading):
-    """The anchor that GitHub gives a heading."""
-    text = re.sub(r"[^\w\s-]", "", heading.replace("`", "").strip().lower())
-    return re.sub(r"\s", "-", text)
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)\s]+)\)", documents.prose(document)):
@@ -161,7 +154,7 @@ def test_links_lead_somewhere(document):
         assert path.exists(), f"{document}: {target}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
-            assert anchor in map(slug, headings), f"{document}: {target}"
+            assert anchor in map(documents.slug, headings), f"{document}: {target}"
 
 
 @pytest.fixture(scope="module")

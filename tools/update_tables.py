@@ -1,7 +1,8 @@
 """Write the tables of documents anew from what official/ has.
 
 Networks and the best weights in README.md and README.zh.md; the networks of each kind in
-docs/networks.md; all published weights in docs/weights.md; the keys of a recipe in docs/recipes.md.
+docs/networks.md and docs/zh/networks.md; all published weights in docs/weights.md; the keys of a
+recipe in docs/recipes.md.
 
     python tools/update_tables.py
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = "docs/recipes.md"
 WEIGHTS = "docs/weights.md"
 NETWORKS = "docs/networks.md"
+NETWORKS_ZH = "docs/zh/networks.md"
 sys.path.insert(0, str(ROOT))
 
 from official.vision.classification.engine.device import use_device  # noqa: E402
@@ -53,7 +55,7 @@ LANGUAGES: Dict[str, Language] = {
     ),
     "README.zh.md": Language(
         networks="网络 | 参数量 (M) | 乘加次数 (G) | 输入边长 (px)",
-        weights="网络 | 数据集 | `pretrained=True` | 精度最高的三份权重：top-1 (%)、px",
+        weights="网络 | 数据集 | `pretrained=True` | 准确率最高的三份权重：top-1 (%)、px",
     ),
 }
 
@@ -169,7 +171,7 @@ def between_marks(document: str, name: str, lines: Iterable[str]) -> str:
 
 
 def with_names(document: str) -> str:
-    """docs/networks.md with the networks of each section, whose mark has a pattern for their names.
+    """docs/networks.md or its twin with the networks of each section, by the pattern in its mark.
 
     Raises:
         ValueError: when a network belongs to no section, or to two.
@@ -303,7 +305,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     for name, language in LANGUAGES.items():
         _rewrite(name, partial(with_tables, language=language))
     _rewrite(WEIGHTS, lambda text: between_marks(text, "weights", all_weights()))
-    _rewrite(NETWORKS, with_names)
+    for name in (NETWORKS, NETWORKS_ZH):
+        _rewrite(name, with_names)
     _rewrite(RECIPES, with_keys)
     return 0
 

@@ -13,6 +13,7 @@ READMES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "REA
 KEYS = (ROOT / "docs" / "recipes.md").read_text("utf-8")
 WEIGHTS = (ROOT / "docs" / "weights.md").read_text("utf-8")
 NETWORKS = (ROOT / "docs" / "networks.md").read_text("utf-8")
+NETWORKS_ZH = (ROOT / "docs" / "zh" / "networks.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,8 @@ def test_all_weights_are_in_their_document(module):
 
 
 def test_every_network_is_in_one_section_of_its_document(module):
-    assert module.with_names(NETWORKS) == NETWORKS, "run python tools/update_tables.py"
+    for document in (NETWORKS, NETWORKS_ZH):
+        assert module.with_names(document) == document, "run python tools/update_tables.py"
     listed = [
         (name, section.splitlines()[0])
         for section in NETWORKS.split("\n## ")[1:]
@@ -128,9 +130,10 @@ def test_a_drift_shows(module):
 def test_both_files_are_written(module, tmp_path, monkeypatch):
     for name in READMES:
         (tmp_path / name).write_text(READMES[name].replace(" 81.24,", " 0,"), "utf-8")
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "zh").mkdir(parents=True)
     (tmp_path / module.WEIGHTS).write_text(WEIGHTS.replace("| 81.24 |", "| 0 |"), "utf-8")
-    (tmp_path / module.NETWORKS).write_text(NETWORKS.replace("`resnet152`, ", ""), "utf-8")
+    for name, text in ((module.NETWORKS, NETWORKS), (module.NETWORKS_ZH, NETWORKS_ZH)):
+        (tmp_path / name).write_text(text.replace("`resnet152`, ", ""), "utf-8")
     (tmp_path / module.RECIPES).write_text(KEYS.replace("| `0.9` |", "| `0.8` |"), "utf-8")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     assert module.main([]) == 0
@@ -138,6 +141,7 @@ def test_both_files_are_written(module, tmp_path, monkeypatch):
     assert (tmp_path / module.RECIPES).read_text("utf-8") == KEYS
     assert (tmp_path / module.WEIGHTS).read_text("utf-8") == WEIGHTS
     assert (tmp_path / module.NETWORKS).read_text("utf-8") == NETWORKS
+    assert (tmp_path / module.NETWORKS_ZH).read_text("utf-8") == NETWORKS_ZH
 
 
 def test_help_writes_nothing(module, tmp_path, monkeypatch, capsys):
