@@ -286,7 +286,7 @@ def test_numbers_are_numpys(decoder):
     assert decoder.draws
     chosen, mirrored, rng = set(), 0, random.Random(0)
     for number in range(6000):
-        most = rng.choice((1, 3, 40, 700, 65_000))
+        most = rng.choice((1, 3, 40, 700, 65_000, 2_000_000_000))  # the last: some are drawn again
         shape = rng.randint(1, most), rng.randint(1, most)
         key = tuple(
             rng.randrange(1 << rng.choice((1, 8, 31, 33, 63))) for _ in range(4 + number % 2)
@@ -355,7 +355,13 @@ def batch(copies=1, count=12):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("copies", [1, 2])
-@pytest.mark.parametrize("augment", [{}, {"flip": False}, {"jitter": 0.2, "erasing": 0.5}])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        *({}, {"flip": False}, {"jitter": 0.2}, {"erasing": 0.9}, {"rand_augment": {}}),
+        *({"trivial_augment": {}}, {"jitter": 0.2, "erasing": 0.5}),
+    ],
+)
 def test_batches_are_those_of_whole_images(decoder, photos, workers, copies, augment):
     transform = TrainTransform(32, Augment(**augment))
     (found,) = Loader(photos, transform, "RGB", [batch(copies)], 5, workers)

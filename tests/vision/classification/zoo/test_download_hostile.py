@@ -57,10 +57,13 @@ def secure(mirror, monkeypatch):
         yield server
 
 
-def test_a_secure_server_leads_to_none_that_is_not(secure, mirror, row, random_state, pkl, same):
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "Http"])
+def test_a_secure_server_leads_to_none_that_is_not(
+    scheme, secure, mirror, row, random_state, pkl, same
+):
     data = pkl(random_state)
     mirror.offer(row, data)
-    secure.answers[URL] = redirect(mirror.url + URL)
+    secure.answers[URL] = redirect(mirror.url.replace("http", scheme) + URL)
     message = refusal(same)
     assert message.startswith(f"{secure.url}{URL}: leads from https to http, where anybody could")
     assert mirror.requests == [] and mirror.cached == []
