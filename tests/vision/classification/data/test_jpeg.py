@@ -278,7 +278,7 @@ def drawn_by_numpy(key, shape, area, aspect, flips):
 
 
 AREAS = ((0.08, 1.0), (0.3, 0.3), (0.9, 1.0), (1e-6, 1e-3))
-ASPECTS = ((3 / 4, 4 / 3), (1.0, 1.0), (0.1, 10.0), (4.0, 5.0))
+ASPECTS = ((3 / 4, 4 / 3), (1.0, 1.0), (0.1, 10.0), (4.0, 5.0), (1.0, 1e30))
 
 
 def test_numbers_are_numpys(decoder):

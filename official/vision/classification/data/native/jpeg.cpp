@@ -153,9 +153,9 @@ int at_least(int value, int least) {
     return value > least ? value : least;
 }
 
-// As Python's round() and int() have it, for what cannot be negative.
-int rounded(double value) {
-    return int(std::nearbyint(value));
+// As Python's round() has it; a proportion of a recipe can make it larger than any int.
+double rounded(double value) {
+    return std::nearbyint(value);
 }
 
 struct Range {
@@ -168,16 +168,17 @@ Box draw_box(numpy::Generator& generator, int width, int height, Range area, Ran
         const double target = generator.uniform(area.low, area.high) * height * width;
         const double ratio =
                 std::exp(generator.uniform(std::log(aspect.low), std::log(aspect.high)));
-        const int first = rounded(std::sqrt(target * ratio));
-        const int second = rounded(std::sqrt(target / ratio));
-        if (0 < first && first <= width && 0 < second && second <= height) {
+        const double wide = rounded(std::sqrt(target * ratio));
+        const double high = rounded(std::sqrt(target / ratio));
+        if (0 < wide && wide <= width && 0 < high && high <= height) {
+            const int first = int(wide), second = int(high);
             const int left = int(generator.below(uint32_t(width - first + 1)));
             return {left, int(generator.below(uint32_t(height - second + 1))), first, second};
         }
     }
     const double ratio = std::min(std::max(double(width) / height, aspect.low), aspect.high);
-    const int first = std::min(width, rounded(height * ratio));
-    const int second = std::min(height, rounded(width / ratio));
+    const int first = int(std::min(double(width), rounded(height * ratio)));
+    const int second = int(std::min(double(height), rounded(width / ratio)));
     return {(width - first) / 2, (height - second) / 2, first, second};
 }
 
