@@ -90,7 +90,7 @@ def test_flags_that_stand_for_keys():
 )
 def test_limits_are_those_of_the_readers(limit, constant):
     name, file = documents.spans(constant)
-    stem = "" if file == "__init__.py" else f".{file[:-3]}".replace("/", ".")
+    stem = "" if file == "__init__.py" else f".{file[:-3].replace('readers/', '')}".replace("/", ".")
     assert getattr(importlib.import_module(READERS + stem), name) == int(limit.replace(",", ""))
 
 
