@@ -90,7 +90,8 @@ def test_flags_that_stand_for_keys():
 )
 def test_limits_are_those_of_the_readers(limit, constant):
     name, file = documents.spans(constant)
-    stem = "" if file == "__init__.py" else f".{file[:-3].replace('readers/', '')}".replace("/", ".")
+    path = file[: -len(".py")].replace("readers/", "").replace("__init__", "")
+    stem = f".{path}".replace("/", ".") if path else ""
     assert getattr(importlib.import_module(READERS + stem), name) == int(limit.replace(",", ""))
 
 
