@@ -273,11 +273,13 @@ class _Kept:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
                     return None
-                with np.load(file, allow_pickle=False) as kept:
-                    if not np.array_equal(kept["stamps"], self._stamps):
-                        return None
-                    names, texts = _split(kept["names"]), _split(kept["texts"])
-                    columns = {key: kept[key] for key in (*_COLUMNS, "is_zip")}
+                with np.load(file, allow_pickle=False) as archive:
+                    # A member that is no array comes as bytes.
+                    kept = {name: np.asarray(archive[name]) for name in archive.files}
+            if not np.array_equal(kept["stamps"], self._stamps):
+                return None
+            names, texts = _split(kept["names"]), _split(kept["texts"])
+            columns = {key: kept[key] for key in (*_COLUMNS, "is_zip")}
         except (OSError, ValueError, KeyError, EOFError, MemoryError, *_DAMAGED):
             return None
         entries = Entries(self._shards, self._stamps, names, texts, **columns)

@@ -77,6 +77,11 @@ class ParquetImages(ImageDataset):
             return self.groups.value(*self.places[index].tolist())
         except OSError as error:
             raise DataError(f"{self.paths[index]}: cannot be read: {error}") from None
+        except IndexError:
+            raise DataError(
+                f"{self.paths[index]}: cannot be read: its images are fewer than the file says; "
+                "download it again"
+            ) from None
 
 
 def is_parquet(path: Path) -> bool:

@@ -6,11 +6,13 @@ import time
 import zipfile
 
 import numpy as np
+import pyarrow
 import pytest
 
 from official.vision.classification.data.folder import load_split
+from official.vision.classification.data.sources import parquet
 from official.vision.classification.data.splits import open_testing, open_training
-from official.vision.classification.errors import UserError
+from official.vision.classification.errors import DataError, UserError
 from tests import fuzz
 from tests.vision.classification.data.cifar_files import cifar10_files, packed
 from tests.vision.classification.data.sources import forms
@@ -150,3 +152,14 @@ def test_changed_indexes(tmp_path, home, capfd):
     assert slowest < MOST_SECONDS
     with capfd.disabled():
         fuzz.tell("indexes in the cache", tried, refused, slowest)
+
+
+def test_a_row_group_with_fewer_images_than_the_file_says(monkeypatch, tmp_path):
+    """Fuzzing found it: pyarrow reads such a group and hands out a shorter column."""
+    monkeypatch.setattr(parquet, "_column", lambda file, group: pyarrow.array([b"x"]))
+    places = np.array([[0, 0, 1]], np.int64)
+    groups = parquet._Groups([tmp_path / "a.parquet"])
+    labels = np.zeros(1, np.int32)
+    images = parquet.ParquetImages(tmp_path, ("0",), ("a: row 1",), labels, groups, places)
+    with pytest.raises(DataError, match="a: row 1: cannot be read: its images are fewer"):
+        images.read(0)
