@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,14 @@ def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image[:, :, channel] += 100
                 cv2.imwrite(str(folder / f"{index}.png"), image)
     return root
+
+
+@pytest.fixture()
+def port() -> int:
+    """One that is free."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
 @pytest.fixture()

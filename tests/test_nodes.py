@@ -22,13 +22,6 @@ ARCH = "resnet20_cifar"
 
 
 @pytest.fixture()
-def port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-@pytest.fixture()
 def start():
     """Starts one of the scripts as a node's process; what is left of them ends with the test."""
     started = []

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -245,13 +244,6 @@ def test_ranks_do_not_outlive_their_launcher(start, tmp_path):
 def home(tmp_path_factory, monkeypatch):
     """Where the secret of nodes is kept."""
     monkeypatch.setenv("MGE_HOME", str(tmp_path_factory.mktemp("home")))
-
-
-@pytest.fixture()
-def port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def nodes(port, ngpus=1, timeout=60):

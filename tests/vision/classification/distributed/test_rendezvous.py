@@ -31,13 +31,6 @@ def secret(monkeypatch):
 
 
 @pytest.fixture()
-def port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-@pytest.fixture()
 def clock(monkeypatch):
     """Time stands still, except when a test moves it; a node that sleeps only lets others run."""
     now = [1000.0]

@@ -1,5 +1,6 @@
 """A small row of published weights, and a mirror to have them from."""
 
+import pickle
 from pathlib import Path
 
 import megengine
@@ -11,6 +12,20 @@ from official.vision.classification.zoo import get_model
 from official.vision.classification.zoo import rows as rows
 from official.vision.classification.zoo.download import cached_path
 from tests.servers import Server, whole
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(value):
+        path = tmp_path / "checkpoint"
+        path.write_bytes(pickle.dumps(value, 4))
+        return path
+
+    return save
+
+
+def prefixed(prefix, state):
+    return {prefix + name: value for name, value in state.items()}
 
 
 @pytest.fixture

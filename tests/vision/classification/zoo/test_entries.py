@@ -1,7 +1,6 @@
 """Networks in the files of training runs: which is taken, and what is said of the choice."""
 
 import collections
-import pickle
 
 import numpy as np
 import pytest
@@ -10,20 +9,7 @@ from official.vision.classification.errors import UsageError, WeightsError
 from official.vision.classification.zoo import load_weights
 from official.vision.classification.zoo.trained import NetworkConfig, describe
 from tests.oracles import files, seeded
-
-
-@pytest.fixture
-def save(tmp_path):
-    def save(value):
-        path = tmp_path / "checkpoint"
-        path.write_bytes(pickle.dumps(value, 4))
-        return path
-
-    return save
-
-
-def prefixed(prefix, state):
-    return {prefix + name: value for name, value in state.items()}
+from tests.vision.classification.zoo.conftest import prefixed
 
 
 @pytest.fixture(scope="module")

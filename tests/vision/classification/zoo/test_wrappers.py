@@ -1,7 +1,6 @@
 """Networks of other projects in what people wrap around them, and without their classifier."""
 
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -14,20 +13,7 @@ from official.vision.classification.zoo import fill, get_model, load_weights
 from official.vision.classification.zoo.fits import network_of
 from official.vision.classification.zoo.trained import NetworkConfig, look_up, network_from
 from tests.scripts import ROOT
-
-
-@pytest.fixture
-def save(tmp_path):
-    def save(value):
-        path = tmp_path / "checkpoint"
-        path.write_bytes(pickle.dumps(value, 4))
-        return path
-
-    return save
-
-
-def prefixed(prefix, state):
-    return {prefix + name: value for name, value in state.items()}
+from tests.vision.classification.zoo.conftest import prefixed
 
 
 def body_of(state):

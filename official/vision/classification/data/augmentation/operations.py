@@ -9,8 +9,18 @@ from typing import Literal, Tuple
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator
+from typing_extensions import Annotated
 
-Colour = Tuple[int, int, int]
+
+def _check_colour(colour: Tuple[int, int, int]) -> Tuple[int, int, int]:
+    """The same, when it is one; a ValueError for a key of a recipe otherwise."""
+    if not all(0 <= value <= 255 for value in colour):
+        raise ValueError("input should be three integers from 0 to 255, for B, G and R")
+    return colour
+
+
+Colour = Annotated[Tuple[int, int, int], AfterValidator(_check_colour)]
 Warp = Literal["nearest", "bilinear", "bicubic"]
 
 _levels = np.arange(256)  # what a byte can be
@@ -26,13 +36,6 @@ _WARP = {
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
 }
-
-
-def check_colour(colour: Colour) -> Colour:
-    """The same, when it is one; a ValueError for a key of a recipe otherwise."""
-    if not all(0 <= value <= 255 for value in colour):
-        raise ValueError("input should be three integers from 0 to 255, for B, G and R")
-    return colour
 
 
 def change(

@@ -7,11 +7,11 @@ which it trained the rows of "ResNet strikes back" (Wightman et al., arXiv:2110.
 from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic import PositiveFloat as Positive
 
 from ...section import Count, Section
-from .operations import Colour, Warp, change, check_colour
+from .operations import Colour, Warp, change
 
 
 class Strength(NamedTuple):
@@ -55,11 +55,6 @@ class RandAugment(Section):
         json_schema_extra={"values": "three integers from 0 to 255"},
     )
     interpolation: Warp = Field("bicubic", description="of rotation, shear and translation")
-
-    @field_validator("fill")
-    @classmethod
-    def _color(cls, fill: Colour) -> Colour:
-        return check_colour(fill)
 
     @model_validator(mode="after")
     def _within_its_levels(self) -> "RandAugment":

@@ -7,10 +7,10 @@ torchvision's ``TrivialAugmentWide`` has them, with which its second weights wer
 from typing import Callable, Dict, Tuple
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ...section import Section
-from .operations import Colour, Warp, change, check_colour
+from .operations import Colour, Warp, change
 
 BINS = 31  # strengths, from none to full
 
@@ -63,11 +63,6 @@ class TrivialAugment(Section):
         json_schema_extra={"values": "three integers from 0 to 255"},
     )
     interpolation: Warp = Field("bilinear", description="of rotation, shear and translation")
-
-    @field_validator("fill")
-    @classmethod
-    def _color(cls, fill: Colour) -> Colour:
-        return check_colour(fill)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return self.apply(image, *self.draw(rng))

@@ -18,10 +18,11 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 import numpy as np
 
 from ...errors import WeightsError
-from ..contents import Contents, Fault, StoredTensor
+from ..contents import Contents, Fault
 from ..foreign import Foreign
 from ..pickle_data import shown
-from ..stored_numbers import ITEM_BYTES, MAX_DIMS, decoded, numpy_can_hold, stored_dtype
+from ..stored_numbers import ITEM_BYTES, MAX_DIMS, numpy_can_hold
+from . import InOnePiece
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_OBJECTS = 50_000  # Keras's ResNet-152 has 2,500: three groups to each of its layers
@@ -54,25 +55,6 @@ class _Group(Dict[str, object]):
     """A group. ``layer`` is the layer whose variables are in it, if any."""
 
     layer: Optional[str] = None
-
-
-class _Dataset(StoredTensor):
-    """Numbers that lie in one piece in the file."""
-
-    def __init__(self, raw: memoryview, code: str, order: str, shape: Tuple[int, ...]) -> None:
-        self._raw, self._code, self._order, self._shape = raw, code, order, shape
-
-    @property
-    def shape(self) -> Tuple[int, ...]:
-        return self._shape
-
-    @property
-    def nbytes(self) -> int:
-        return len(self._raw)
-
-    def to_numpy(self) -> np.ndarray:
-        array = np.frombuffer(self._raw, stored_dtype(self._code, self._order))
-        return decoded(array.reshape(self._shape), self._code)
 
 
 def matches(head: bytes) -> bool:
@@ -275,7 +257,7 @@ class _Reader:
             raw = self._piece(start, min(needed, size)) if needed else layout[:0]
         if len(raw) != needed:
             raise Fault(f"a data set of shape {shape} has {len(raw):,} bytes, not {needed:,}")
-        return _Dataset(raw, code, order, shape)
+        return InOnePiece(raw, code, shape, order)
 
 
 def _unpacked(form: str, body: memoryview) -> Tuple[int, ...]:

@@ -12,15 +12,14 @@ counted, and nesting is limited.
 import functools
 import math
 import struct
-from typing import Dict, List, Tuple
-
-import numpy as np
+from typing import Dict, List
 
 from ...errors import WeightsError
-from ..contents import Contents, Fault, StoredTensor
+from ..contents import Contents, Fault
 from ..foreign import Foreign
 from ..pickle_data import shown
-from ..stored_numbers import ITEM_BYTES, MAX_DIMS, decoded, numpy_can_hold, stored_dtype
+from ..stored_numbers import ITEM_BYTES, MAX_DIMS, numpy_can_hold
+from . import InOnePiece
 
 MAX_VALUES = 200_000  # a training state of the largest network here has some thousands
 MAX_DEPTH = 32
@@ -38,25 +37,6 @@ _WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 
 _EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 _FIXED_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-
-
-class _Array(StoredTensor):
-    """An array whose bytes are in the file."""
-
-    def __init__(self, raw: memoryview, code: str, shape: Tuple[int, ...]) -> None:
-        self._raw, self._code, self._shape = raw, code, shape
-
-    @property
-    def shape(self) -> Tuple[int, ...]:
-        return self._shape
-
-    @property
-    def nbytes(self) -> int:
-        return len(self._raw)
-
-    def to_numpy(self) -> np.ndarray:
-        array = np.frombuffer(self._raw, stored_dtype(self._code)).reshape(self._shape)
-        return decoded(array, self._code)
 
 
 def matches(head: bytes) -> bool:
@@ -208,4 +188,4 @@ def _array(shape: object, dtype: object, raw: object) -> object:
         return Foreign("an array", f"its numbers are of type {shown(str(dtype))}")
     if not numpy_can_hold(sizes, code) or math.prod(sizes) * ITEM_BYTES[code] != len(raw):
         raise Fault(f"an array of shape {sizes} has {len(raw):,} bytes")
-    return _Array(raw, code, sizes)
+    return InOnePiece(raw, code, sizes)
