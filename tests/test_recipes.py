@@ -8,10 +8,12 @@ the files are.
 
 import functools
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
 
+from official.vision.classification import train
 from official.vision.classification.engine.recipe import dump_recipe, load_recipe, parse_recipe
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.training.schedule import learning_rate
@@ -415,6 +417,7 @@ def read(name):
 
 
 AS_BEFORE = {
+    "test_every": 1,
     "sampling": "shuffled",
     "best_metric": "top1",
     "decode": "exact",
@@ -578,3 +581,13 @@ def test_no_file_is_without_a_test():
 def test_the_cards_name_them():
     for row in ROWS:
         assert row.recipe == (None if row.name in TRAINED_ELSEWHERE else row.name)
+
+
+@pytest.mark.parametrize("images, epochs, every", [(40, 30, 4), (1250, 12, 2), (10**6, 4, 1)])
+def test_few_images_are_seen_more_often_and_not_tested_each_time(
+    monkeypatch, images, epochs, every
+):
+    folder = MagicMock(classes=("a", "b"), __len__=lambda self: images)
+    monkeypatch.setattr(train, "load_split", lambda data, split: folder)
+    recipe = train._fine_tuning("photos", MagicMock(config=MagicMock(classes=None)))
+    assert (recipe.epochs, recipe.test_every) == (epochs, every)

@@ -35,6 +35,7 @@ from .zoo.trained import DEFAULT_ARCH, NetworkConfig, Source, look_up
 
 FINE_TUNE = "fine_tune"  # the recipe for weights of other classes
 IMAGES_SEEN = 15_000  # by a fine-tuning run, within limits
+TESTS = 8  # of such a run at most: of few images an epoch takes less time than a test
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ def recipe_of(
 def _fine_tuning(data: str, source: Source) -> Optional[Recipe]:
     """The recipe for images of other classes than the weights', by their names; None for the same.
 
-    It takes as many epochs as the number of images calls for.
+    It takes as many epochs as the number of images calls for, not all of which are tested.
     """
     try:
         images = load_split(data, "train")
@@ -237,7 +238,8 @@ def _fine_tuning(data: str, source: Source) -> Optional[Recipe]:
     found, known = images.classes, source.config.classes
     if known is not None and len(known) == len(found) and match_classes(found, known) is not None:
         return None
-    return load_recipe(FINE_TUNE).with_epochs(min(30, max(4, round(IMAGES_SEEN / len(images)))))
+    epochs = min(30, max(4, round(IMAGES_SEEN / len(images))))
+    return override(load_recipe(FINE_TUNE).with_epochs(epochs), {"test_every": -(-epochs // TESTS)})
 
 
 def _prepared_for(source: Source, recipe: Optional[str]) -> Preprocess:

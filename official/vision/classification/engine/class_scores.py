@@ -153,3 +153,11 @@ class Best:
     def is_out_of_patience(self, epoch: int) -> bool:
         """Whether a run that has come to the end of ``epoch`` is to end."""
         return self.patience is not None and epoch - self.epoch >= self.patience
+
+    def told_of_patience(self, epoch: int, epochs: int) -> str:
+        """The line for a run that ends so, after ``epoch`` of ``epochs``."""
+        return (
+            f"ends after epoch {epoch} of {epochs}: {epoch - self.epoch} in a row were not better "
+            f"than epoch {self.epoch} by {self.metric}; --resume auto with a larger patience goes "
+            "on"
+        )

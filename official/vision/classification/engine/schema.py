@@ -276,6 +276,9 @@ class Recipe(Section):
     best_metric: Literal["top1", "macro_f1", "balanced_accuracy", "loss"] = Field(
         "top1", description="of the validation images: by which the best epoch is chosen"
     )
+    test_every: Count = Field(
+        1, description="epochs between two tests on the validation images; the last is tested, too"
+    )
     patience: Optional[Count] = Field(
         None, description="epochs in a row without a better one, after which the run ends"
     )
@@ -338,6 +341,11 @@ class Recipe(Section):
     def total_lr(self, devices: int) -> float:
         """The learning rate of the whole run on ``devices`` devices."""
         return self.optimizer.total_lr(self.batch_size, devices, self.accumulate)
+
+    def is_to_test(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether the validation images are tested after so many steps."""
+        epoch, within = divmod(step, steps_per_epoch)
+        return not within and (epoch % self.test_every == 0 or epoch == self.epochs)
 
     def with_epochs(self, epochs: int) -> "Recipe":
         """The same shape in another time: warm-up and milestones keep their share of the run."""

@@ -85,9 +85,9 @@ def require_same_recipe(path: Path, there: Progress, here: Progress, steps_per_e
 
 
 def _has_lost_patience(there: Progress, recipe: Recipe, steps_per_epoch: int) -> bool:
-    epoch, within = divmod(there.step, steps_per_epoch)
+    epoch = there.step // steps_per_epoch
     best = Best(recipe.best_metric, epoch=there.best_epoch, patience=recipe.patience)
-    return within == 0 and best.is_out_of_patience(epoch)
+    return recipe.is_to_test(there.step, steps_per_epoch) and best.is_out_of_patience(epoch)
 
 
 def _explain(

@@ -172,7 +172,7 @@ class Trainer:
                 self._report()
             if self.step % self.steps_per_epoch == 0:
                 self._end_epoch()
-            elif self.step % self.config.save_every == 0:
+            if self.step % self.config.save_every == 0 and self.saved_step != self.step:
                 self._save()
             if self._is_stopped(stop):
                 return self._stop(stop)
@@ -183,15 +183,14 @@ class Trainer:
 
     def _has_lost_patience(self) -> bool:
         """Whether the last epochs, the one just ended included, were not better."""
-        epoch, within = divmod(self.step, self.steps_per_epoch)
-        if within or not self.best.is_out_of_patience(epoch):
+        epoch = self.step // self.steps_per_epoch
+        if not (self._is_to_test() and self.best.is_out_of_patience(epoch)):
             return False
-        self.console.line(
-            f"ends after epoch {epoch} of {self.recipe.epochs}: {self.recipe.patience} in a row "
-            f"were not better than epoch {self.best.epoch} by {self.best.metric}; --resume auto "
-            "with a larger patience goes on"
-        )
+        self.console.line(self.best.told_of_patience(epoch, self.recipe.epochs))
         return True
+
+    def _is_to_test(self) -> bool:
+        return self.recipe.is_to_test(self.step, self.steps_per_epoch)
 
     def _finish(self) -> int:
         """Test the best epoch on images that it was not chosen by, if there are; sum up."""
@@ -254,12 +253,13 @@ class Trainer:
         return f"{error}, on {names[0]} and {len(names) - 1} more images; {way_out(kept)}"
 
     def _end_epoch(self) -> None:
-        """Test, write the checkpoint and the curves."""
-        self._report()
+        """Test, write the checkpoint and the curves, if it is an epoch for that."""
         self.console.stop_bar()
-        share_statistics(self.model, self.train_step.average)  # so that one network is tested
-        self._test(self.step // self.steps_per_epoch)
-        self._draw_curves(at_once=self.step == self.last_step)
+        if self._is_to_test():
+            self._report()
+            share_statistics(self.model, self.train_step.average)  # so that one network is tested
+            self._test(self.step // self.steps_per_epoch)
+            self._draw_curves(at_once=self.step == self.last_step)
         if self.step < self.last_step:
             self.display.start_bar(self.step)
 

@@ -159,6 +159,23 @@ def test_patience(config, tiny_images, monkeypatch, capsys, stopped):
     assert out.splitlines()[-1].startswith("ends after epoch 4 of 9") and "Step" not in out
 
 
+@pytest.mark.parametrize("patience, ends, tested", [(None, 7, [3, 6, 7]), (1, 6, [3, 6])])
+def test_some_epochs_only(config, tiny_images, monkeypatch, capsys, patience, ends, tested):
+    """Those between are trained, tell their steps, and are not waited for."""
+    changes = {"test_every": 3, "patience": patience}
+    recipe = override(config.recipe.with_epochs(7), changes)
+    config = replace(config, data=str(tiny_images), recipe=recipe, print_freq=1)
+    scripted(monkeypatch, [9, 8, 10])
+    assert train(config) == 0
+    out = capsys.readouterr().out
+    assert ("ends after epoch 6 of 7: 3 in a row were not better than epoch 3" in out) == (ends < 7)
+    rows = read_metrics(Path(config.save) / "resnet20_cifar")
+    assert [row["epoch"] for row in rows if row["event"] == "epoch"] == tested
+    assert max(row["epoch"] for row in rows if row["event"] == "train") == ends
+    assert train(replace(config, resume="auto")) == 0
+    assert "Epoch" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("metric", ["loss", "macro_f1", "balanced_accuracy"])
 def test_best_by_another_metric(config, tiny_images, metric):
     recipe = override(config.recipe.with_epochs(4), {"best_metric": metric})
