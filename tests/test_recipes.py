@@ -583,11 +583,15 @@ def test_the_cards_name_them():
         assert row.recipe == (None if row.name in TRAINED_ELSEWHERE else row.name)
 
 
-@pytest.mark.parametrize("images, epochs, every", [(40, 30, 4), (1250, 12, 2), (10**6, 4, 1)])
+@pytest.mark.parametrize(
+    "images, wanted, epochs, every",
+    [(40, None, 30, 4), (40, 6, 6, 1), (500, None, 30, 2), (3000, 80, 80, 1), (10**6, None, 4, 1)],
+)
 def test_few_images_are_seen_more_often_and_not_tested_each_time(
-    monkeypatch, images, epochs, every
+    monkeypatch, images, wanted, epochs, every
 ):
     folder = MagicMock(classes=("a", "b"), __len__=lambda self: images)
     monkeypatch.setattr(train, "load_split", lambda data, split: folder)
-    recipe = train._fine_tuning("photos", MagicMock(config=MagicMock(classes=None)))
+    source = MagicMock(config=MagicMock(classes=None))
+    recipe = train._fine_tuning("photos", source, wanted)
     assert (recipe.epochs, recipe.test_every) == (epochs, every)

@@ -35,7 +35,8 @@ from .zoo.trained import DEFAULT_ARCH, NetworkConfig, Source, look_up
 
 FINE_TUNE = "fine_tune"  # the recipe for weights of other classes
 IMAGES_SEEN = 15_000  # by a fine-tuning run, within limits
-TESTS = 8  # of such a run at most: of few images an epoch takes less time than a test
+BETWEEN_TESTS = 1000  # images, of such a run: few take less time to train on than a test does
+FEWEST_TESTS = 8  # all the same, where there are so many epochs
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ def recipe_of(
     elif before:
         recipe = parse_recipe(before.recipe, args.resume)
     else:
-        fine_tuning = _fine_tuning(args.data, source) if source else None
+        fine_tuning = _fine_tuning(args.data, source, args.epochs) if source else None
         recipe = fine_tuning or load_recipe(_usual_recipe(arch))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
@@ -226,10 +227,11 @@ def recipe_of(
     return override(override(recipe, changes), dict(map(parse_set, args.set)))
 
 
-def _fine_tuning(data: str, source: Source) -> Optional[Recipe]:
+def _fine_tuning(data: str, source: Source, wanted: Optional[int] = None) -> Optional[Recipe]:
     """The recipe for images of other classes than the weights', by their names; None for the same.
 
-    It takes as many epochs as the number of images calls for, not all of which are tested.
+    It takes the epochs that are ``wanted``, or as many as the number of images calls for. Not all
+    of a few images' are tested.
     """
     try:
         images = load_split(data, "train")
@@ -238,8 +240,9 @@ def _fine_tuning(data: str, source: Source) -> Optional[Recipe]:
     found, known = images.classes, source.config.classes
     if known is not None and len(known) == len(found) and match_classes(found, known) is not None:
         return None
-    epochs = min(30, max(4, round(IMAGES_SEEN / len(images))))
-    return override(load_recipe(FINE_TUNE).with_epochs(epochs), {"test_every": -(-epochs // TESTS)})
+    epochs = wanted or min(30, max(4, round(IMAGES_SEEN / len(images))))
+    every = max(1, min(-(-epochs // FEWEST_TESTS), BETWEEN_TESTS // len(images)))
+    return override(load_recipe(FINE_TUNE).with_epochs(epochs), {"test_every": every})
 
 
 def _prepared_for(source: Source, recipe: Optional[str]) -> Preprocess:

@@ -27,6 +27,7 @@ from .sampler import Key
 _SOURCES = Path(__file__).parent / "native"
 # Sums and products are rounded one by one, as Python's are.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-shared", "-ldl")
+_TOLD = "the reader of JPEG files for this machine, once; it takes some seconds"
 DIVISORS = (8, 4, 2, 1)  # by which a JPEG file can be decoded to a smaller image
 
 Box = Tuple[int, int, int, int]  # left, top, width, height in pixels
@@ -44,7 +45,7 @@ class PartDecoder:
     """
 
     def __init__(self) -> None:
-        path = compiled("jpeg", _SOURCES, _FLAGS)
+        path = compiled("jpeg", _TOLD, _SOURCES, _FLAGS)
         problem = why_not_private(str(path))
         if problem:
             raise KernelsUnavailable(f"{problem}; delete {path}")

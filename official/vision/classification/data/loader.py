@@ -9,7 +9,7 @@ from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import DataError
-from .augment import TrainTransform
+from .augment import Augment, TrainTransform
 from .dataset import ImageDataset
 from .decoding.kinds import JPEG
 from .image import check_image, decode_image
@@ -19,6 +19,11 @@ from .sampler import BatchIndices, Key, generator_of, sample_key
 from .transforms import to_network_layout
 
 Transform = Any  # called with an image and its generator, it returns an image
+
+
+def decoder_for(images: ImageDataset, augment: Augment) -> Optional[PartDecoder]:
+    """What decodes the crops of these images, if they are files; compiled at the first use."""
+    return part_decoder() if images.has_files and augment.crop == "resized" else None
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,8 @@ class Loader:
         self._decoder: Optional[PartDecoder] = None  # where images need not be decoded whole
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.folder.has_files and isinstance(self.transform, TrainTransform):
-            is_resized = self.transform.augment.crop == "resized"
-            self._decoder = part_decoder() if is_resized else None
+        if isinstance(self.transform, TrainTransform):
+            self._decoder = decoder_for(self.folder, self.transform.augment)
         batches, ahead = tee(self.batches)
         loaded = map_groups(self._load, map(self._parts, ahead), self.workers, self.prefetch)
         with closing(loaded):

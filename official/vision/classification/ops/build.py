@@ -102,14 +102,18 @@ def load_kernels(threads: int) -> Kernels:
 
 
 def _library() -> Path:
-    return compiled("resnet", _SOURCES, _flags(), ("megengine", _ONEDNN))
+    told = "the CPU kernels for this machine, once; it takes up to a minute"
+    return compiled("resnet", told, _SOURCES, _flags(), ("megengine", _ONEDNN))
 
 
-def compiled(name: str, folder: Path, flags: Sequence[str], packages: Sequence[str] = ()) -> Path:
+def compiled(
+    name: str, told: str, folder: Path, flags: Sequence[str], packages: Sequence[str] = ()
+) -> Path:
     """The shared library of all C++ files in ``folder``, compiled first where there is none yet.
 
     Args:
         name: what its own name starts with.
+        told: what is compiled, for a line before that is done.
         packages: whose versions it depends on.
 
     Raises:
@@ -130,7 +134,7 @@ def compiled(name: str, folder: Path, flags: Sequence[str], packages: Sequence[s
         logger.warning("%s; the CPU kernels are kept in %s", problem, place)
     library = Path(place) / f"{name}_{suffix}.so"
     if not library.exists():
-        logger.warning("compiling the CPU kernels for this machine, once; it takes up to a minute")
+        logger.warning("compiling %s", told)
         _compile([*command, f"-DRESNET_BUILD={suffix}"], library)
     return library
 

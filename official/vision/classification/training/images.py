@@ -7,7 +7,7 @@ import numpy as np
 
 from ..data.augment import TrainTransform
 from ..data.dataset import ImageDataset
-from ..data.loader import Loader, Transform
+from ..data.loader import Loader, Transform, decoder_for
 from ..data.sampler import BatchIndices, eval_batches, train_batches
 from ..data.splits import TrainingData, open_training
 from ..data.transforms import EvalTransform
@@ -27,6 +27,8 @@ def open_images(config: "TrainConfig") -> Tuple[TrainingData, Dict[str, Skipped]
     Which images are held out for validation does not depend on those that are left out.
     """
     data = open_training(config.data, config.val_share, config.seed)
+    if not config.linear_probe:
+        decoder_for(data.train, config.recipe.augment)  # compiled now, not between two steps
     if not config.skip_broken:
         return data, {}
     needs = (config.recipe.preprocess, config.workers)

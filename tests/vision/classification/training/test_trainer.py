@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from official.vision.classification.data import loader
 from official.vision.classification.engine.console import read_metrics
 from official.vision.classification.engine.recipe import load_recipe, override
 from official.vision.classification.errors import TrainingError, UsageError, UserError
@@ -276,6 +277,16 @@ def test_fine_tuning_starts_from_a_file_with_a_new_classifier(
     assert tuned.tensors["fc.weight"].shape == (2, 64)
     start = load_weights(source).tensors["layer2.0.conv1.weight"]
     assert np.allclose(tuned.tensors["layer2.0.conv1.weight"], start, atol=1e-8)
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_the_reader_of_files_is_made_before_anything_else(config, monkeypatch, probe):
+    """Not between two steps: compiling it takes seconds. A probe takes images as they are."""
+    made = []
+    monkeypatch.setattr(loader, "part_decoder", lambda: made.append(1))
+    recipe = override(config.recipe, {"augment.crop": "resized"})
+    trainer.Trainer(replace(config, recipe=recipe, linear_probe=probe), "cpu")
+    assert bool(made) != probe
 
 
 def test_the_number_of_classes_must_be_the_folders(config):
