@@ -1,8 +1,8 @@
 #include "pool.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +11,7 @@
 #include <chrono>
 #include <climits>
 #include <cstdint>
+#include <cstdio>
 #include <mutex>
 #include <thread>
 
@@ -18,8 +19,10 @@ namespace resnet {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using std::chrono::nanoseconds;
 constexpr std::chrono::microseconds SPIN{50};
 constexpr std::chrono::milliseconds GLANCE{5}, CALM{50};
+constexpr double CROWDED = 0.1;  // share of the time that a thread had no core
 
 void pause() {
 #if defined(__x86_64__)
@@ -35,18 +38,31 @@ void wake_all(std::atomic<uint32_t>& word) {
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 
-// Whether another program took the core away from this thread a short while ago: spinning would
-// keep it from that one for nothing, and the scheduler would hold it against this thread.
+// Nanoseconds that this thread was ready and had no core, as far as Linux tells.
+uint64_t waited() {
+    const int file = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return 0;
+    char text[64]{};
+    unsigned long long ran = 0, waited = 0;
+    if (read(file, text, sizeof(text) - 1) > 0)
+        std::sscanf(text, "%llu %llu", &ran, &waited);
+    close(file);
+    return waited;
+}
+
+// Whether another program kept the core from this thread a short while ago: spinning would keep it
+// from that one for nothing, and the scheduler would hold it against this thread. What other
+// threads of this process do now and then is too short to count.
 bool crowded(Clock::time_point now) {
-    thread_local Clock::time_point glance, calm_until;
-    thread_local long switches = 0;
-    if (now >= glance) {
-        rusage usage{};
-        getrusage(RUSAGE_THREAD, &usage);
-        if (usage.ru_nivcsw != switches)
+    thread_local Clock::time_point glance = now, calm_until;
+    thread_local uint64_t before = waited();
+    if (now - glance >= GLANCE) {
+        const uint64_t after = waited();
+        if (double(after) - double(before) > CROWDED * double(nanoseconds(now - glance).count()))
             calm_until = now + CALM;
-        switches = usage.ru_nivcsw;
-        glance = now + GLANCE;
+        before = after;
+        glance = now;
     }
     return now < calm_until;
 }
