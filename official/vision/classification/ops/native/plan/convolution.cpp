@@ -198,21 +198,33 @@ void tile(
         if (complete)
             ending.expect(channel, N * LANES, to[r], from[r]);
     }
+    // Copied one by one, and not as a whole: so the compiler keeps them in registers.
     Sums sums[R][N];
+    const auto each_sum = [&](auto f) INLINE_LAMBDA {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+            for (int v = 0; v < N; ++v)
+                f(sums[r][v], kept + (r * N + v) * LANES, r, v);
+    };
     if (first)
-        std::memcpy(&sums, kept, sizeof(sums));
+        each_sum([](Sums& sum, const float* from, int, int) INLINE_LAMBDA {
+            std::memcpy(&sum, from, sizeof(sum));
+        });
     else
-        std::memset(&sums, 0, sizeof(sums));
+        each_sum([](Sums& sum, const float*, int, int) INLINE_LAMBDA { sum = Sums{}; });
     add_runs<E, R, N>(windows, pixels, first, last, weight, weight_step, sums);
     if (!complete) {
-        std::memcpy(kept, &sums, sizeof(sums));
+        each_sum([](const Sums& sum, float* to, int, int) INLINE_LAMBDA {
+            std::memcpy(to, &sum, sizeof(sum));
+        });
         return;
     }
     Floats floats[R][N];
-    for (int r = 0; r < R; ++r)
-        for (int v = 0; v < N; ++v)
-            floats[r][v] = A::floats(sums[r][v]);
-    ending(floats[0], R, N, channel, to, from);
+    each_sum([&](const Sums& sum, const float*, int r, int v) INLINE_LAMBDA {
+        floats[r][v] = A::floats(sum);
+    });
+    ending(floats, channel, to, from);
 }
 
 template <typename E>
@@ -254,8 +266,10 @@ void compute_panel(
         const size_t last = std::min(first + runs_at_once, windows.runs);
         const char* chunk = weight + first * windows.groups * row;
         Walk<E> walk(windows, begin);
-        for (size_t at = begin; at < end; at += ROWS) {
-            const int rows = int(std::min<size_t>(ROWS, end - at));
+        size_t tiles = (end - begin + ROWS - 1) / ROWS;  // of about as many pixels
+        for (size_t at = begin, next; at < end; at = next, --tiles) {
+            next = at + (end - at + tiles - 1) / tiles;
+            const int rows = int(next - at);
             const Walk<E> start = walk;
             for (size_t v = 0; v < width; v += WIDTH) {
                 walk = start;

@@ -50,8 +50,6 @@ void fill_halo(const Map& map) {
         each_part(map.count, fill);
 }
 
-#define INLINE_LAMBDA __attribute__((always_inline))
-
 // Call f(pixel, c, n, to) for every sixteen channels of y, where `to` is where they lie in it.
 template <typename F>
 void each_output(const Map& y, F f) {

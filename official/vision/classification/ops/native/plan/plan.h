@@ -57,6 +57,7 @@ struct Step {
 
 // Whole sixteens are known to be so where these are called; else each is a call of memcpy.
 #define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
 using resnet::load;
 
@@ -106,6 +107,45 @@ INLINE void put(Bfloat16* to, Floats values, size_t n) {
 }
 #endif
 
+// N times sixteen numbers that lie beside each other.
+template <typename Y, int N>
+INLINE void put_row(Y* to, const Floats (&values)[N]) {
+#pragma GCC unroll 8
+    for (int v = 0; v < N; ++v)
+        put(to + v * LANES, values[v], LANES);
+}
+
+#if defined(__AVX512BW__)
+// As four times `put`, in fewer instructions: what cannot be a byte becomes the nearest that can.
+INLINE void put_row(uint8_t* to, const Floats (&values)[4]) {
+    const auto integers = [&](int v) INLINE_LAMBDA { return _mm512_cvtps_epi32((__m512)values[v]); };
+    const __m512i low = _mm512_packs_epi32(integers(0), integers(1));
+    const __m512i high = _mm512_packs_epi32(integers(2), integers(3));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    // A pack takes four numbers of each vector in turn.
+    const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+    std::memcpy(to, &bytes, sizeof(bytes));
+}
+#endif
+
+#if defined(__AVX512BF16__)
+INLINE void put_row(Bfloat16* to, const Floats (&values)[4]) {
+    for (int v = 0; v < 4; v += 2) {
+        const __m512bh halves = _mm512_cvtne2ps_pbh((__m512)values[v + 1], (__m512)values[v]);
+        std::memcpy(to + v * LANES, &halves, sizeof(halves));
+    }
+}
+#endif
+
+// `value`, or `floor` where it is less; NaN stays NaN.
+INLINE Floats at_least(Floats value, Floats floor) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_max_ps((__m512)floor, (__m512)value);  // the second one where one is NaN
+#else
+    return value < floor ? floor : value;
+#endif
+}
+
 INLINE Floats read(const Map& map, size_t at, size_t n) {
     if (map.type == FLOAT)
         return resnet::load(static_cast<const float*>(map.data) + at, n);
@@ -126,6 +166,11 @@ INLINE void store(const Map& map, size_t at, Floats values, size_t n) {
 
 INLINE void write(const Map& map, size_t at, Floats values, size_t n) {
     store(map, at, map.type == BYTE ? values / map.scale + float(map.zero) : values, n);
+}
+
+template <typename E>
+constexpr Type type_of() {
+    return std::is_same<E, float>::value ? FLOAT : std::is_same<E, uint8_t>::value ? BYTE : BFLOAT16;
 }
 
 // What is done to the sums of a convolution of E before they are a map's:
@@ -160,6 +205,25 @@ public:
         finish_(*this, sums, rows, width, channel, to, from);
     }
 
+    // The same for a tile whose sums are still in registers.
+    template <int R, int N>
+    INLINE void operator()(
+            const Floats (&sums)[R][N], size_t channel, const size_t (&to)[R],
+            const size_t (&from)[R]) const {
+        if (step_.y.type != type_of<E>() || channel + N * LANES > size_t(step_.y.channels)) {
+            Floats copy[R][N];  // so that the others need not be in memory
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+                for (int v = 0; v < N; ++v)
+                    copy[r][v] = sums[r][v];
+            (*this)(copy[0], R, N, channel, to, from);
+        } else if (step_.add.data)
+            finish_tile<true>(sums, channel, to, from);
+        else
+            finish_tile<false>(sums, channel, to, from);
+    }
+
 private:
     using Finish = void (*)(
             const Ending&, const Floats*, size_t, size_t, size_t, const size_t*, const size_t*);
@@ -179,6 +243,36 @@ private:
         }
     }
 
+    template <bool ADDS, int R, int N>
+    INLINE void finish_tile(
+            const Floats (&sums)[R][N], size_t channel, const size_t* to,
+            const size_t* from) const {
+        const bool bytes = std::is_same<E, uint8_t>::value;
+        const Floats floor = floor_ - Floats{};
+        const float add_scale = bytes ? step_.add.scale / unit_ : 1;
+        const E* add = static_cast<const E*>(step_.add.data) + channel;
+        E* y = static_cast<E*>(step_.y.data) + channel;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            Floats values[N];
+#pragma GCC unroll 8
+            for (int v = 0; v < N; ++v) {
+                const size_t lane = v * LANES;
+                const Floats bias = resnet::load(step_.bias + channel + lane);
+                values[v] = sums[r][v];
+                if (bytes)
+                    values[v] *= resnet::load(step_.scale + channel + lane);
+                values[v] += bias;
+                if (ADDS) {  // the zero of its bytes is part of the bias
+                    const Floats added = load(add + from[r] + lane, LANES);
+                    values[v] += bytes ? added * add_scale : added;
+                }
+                values[v] = at_least(values[v], floor);
+            }
+            put_row(y + to[r], values);
+        }
+    }
+
     template <typename Y, bool ADDS>
     INLINE void finish_sixteen(
             const Floats* sums, size_t rows, size_t width, size_t channel, size_t n,
@@ -193,7 +287,7 @@ private:
             Floats value = bytes ? sums[r * width] * scale + bias : sums[r * width] + bias;
             if (ADDS)  // the zero of its bytes is part of the bias
                 value += bytes ? load(add + from[r], n) * add_scale : load(add + from[r], n);
-            put(y + to[r], value <= floor ? floor : value, n);  // NaN stays NaN
+            put(y + to[r], at_least(value, floor), n);
         }
     }
 

@@ -96,14 +96,19 @@ void multiply_rows(const float* left, size_t inner, const float* right, float* r
             resnet::store(result + (r * N + v) * LANES, sums[r][v]);
 }
 
+// Few rows at a time read `right` often: all parts have about as many.
 template <int N>
 void multiply(size_t rows, const float* left, size_t inner, const float* right, float* result) {
-    for (; rows >= 6; rows -= 6, left += 6 * inner, result += 6 * N * LANES)
-        multiply_rows<6, N>(left, inner, right, result);
-    for (; rows >= 2; rows -= 2, left += 2 * inner, result += 2 * N * LANES)
-        multiply_rows<2, N>(left, inner, right, result);
-    if (rows)
-        multiply_rows<1, N>(left, inner, right, result);
+    static constexpr decltype(&multiply_rows<1, N>) ROWS[] = {
+            multiply_rows<1, N>, multiply_rows<2, N>, multiply_rows<3, N>,
+            multiply_rows<4, N>, multiply_rows<5, N>, multiply_rows<6, N>};
+    for (size_t parts = (rows + 5) / 6; parts > 0; --parts) {
+        const size_t some = (rows + parts - 1) / parts;
+        ROWS[some - 1](left, inner, right, result);
+        rows -= some;
+        left += some * inner;
+        result += some * N * LANES;
+    }
 }
 
 // Panels first to last of the outputs of a block of tiles whose points are known.
