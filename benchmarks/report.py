@@ -101,10 +101,10 @@ over all pixels that it covers; OpenCV's, which the others use, does not. "decod
 RUNTIMES = """## Inference beside OpenVINO, ONNX Runtime and torch.compile
 
 On {cores} cores of {cpu} ({flags}), {date}: {versions}. Milliseconds for a batch, medians of
-{rounds} rounds in turns as above (of batches of one image a round is {steps} of them); "ratio" is
-the best of the others over ours, so that above 1 this repository is faster. Weights are random,
-int8 is calibrated by each with its own tool. OpenVINO has its latency hint, PyTorch channels_last
-and frozen weights.{busy}
+{rounds} rounds in turns as above (of batches of one image a round is the mean of {steps}, and the
+99th percentile of all of them is in brackets); "ratio" is the best of the others' medians over
+ours, so that above 1 this repository is faster. Weights are random, int8 is calibrated by each with
+its own tool. OpenVINO has its latency hint, PyTorch channels_last and frozen weights.{busy}
 
 {table}
 
@@ -144,17 +144,25 @@ def runtimes_table(found: Dict[str, Any]) -> str:
         times = {
             name: 1e3 * statistics.median(run["seconds"]) for name, run in group["runs"].items()
         }
+        told = {
+            name: f"{times[name]:.1f}{_percentile(run['facts'])}"
+            for name, run in group["runs"].items()
+        }
         best = min(value for name, value in times.items() if name != "ours")
         rows.append(
             [
                 NAMES.get(group["arch"], group["arch"]),
                 group["precision"],
                 str(group["batch"]),
-                *(f"{times[name]:.1f}" if name in times else NONE for name in RUNTIME_NAMES),
+                *(told.get(name, NONE) for name in RUNTIME_NAMES),
                 f"{best / times['ours']:.2f}",
             ]
         )
     return table(["network", "precision", "batch", *RUNTIME_NAMES, "ratio"], rows)
+
+
+def _percentile(facts: Dict[str, Any]) -> str:
+    return f" ({1e3 * facts['p99']:.1f})" if "p99" in facts else ""
 
 
 def render(results: Dict[str, Any]) -> str:

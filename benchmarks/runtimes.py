@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", nargs="+", type=int, default=[16, 1])
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16", "int8"])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=16, help="of a round, for batches of 1")
+    parser.add_argument("--steps", type=int, default=20, help="of a round, for batches of 1")
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--without", nargs="+", default=[], choices=["torch", "onnxruntime"])
     parser.add_argument("--busy", action="store_true", help="beside a program that never rests")

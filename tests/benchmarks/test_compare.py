@@ -270,13 +270,13 @@ def step():
     time.sleep(0.05)
     return float("nan") if next(calls) == {bad} else 0.0
 
-sys.exit(server.serve(step, 2, {{"parameters": next(calls)}}))
+sys.exit(server.serve(step, 2, {{"parameters": next(calls)}}, {steps}))
 """
 
 
-def real(tmp_path, bad):
+def real(tmp_path, bad, steps=1):
     script = tmp_path / "real.py"
-    script.write_text(textwrap.dedent(REAL.format(root=str(ROOT), bad=bad)))
+    script.write_text(textwrap.dedent(REAL.format(root=str(ROOT), bad=bad, steps=steps)))
     return Configuration("A", [sys.executable, str(script)])
 
 
@@ -285,6 +285,16 @@ def test_the_workers_side(tmp_path):
     assert len(run["seconds"]) == 2 and all(0.05 <= each < 5 for each in run["seconds"])
     assert run["facts"]["parameters"] == 0
     assert 1 < run["facts"]["imported_mb"] <= run["facts"]["peak_mb"] < 1000
+    assert "p99" not in run["facts"]
+
+
+def test_several_steps_at_a_time_have_a_percentile(tmp_path):
+    """One of the second ten is slow."""
+    script = real(tmp_path, bad=-1, steps=10)
+    path = Path(script.command[1])
+    path.write_text(path.read_text().replace("0.05", "0.2 if next(calls) == 37 else 0.01"))
+    run = run_in_turns([script], 2, {})["runs"]["A"]
+    assert 0.01 < run["seconds"][0] < 0.03 <= run["seconds"][1] < 0.2 < run["facts"]["p99"]
 
 
 @pytest.mark.parametrize("bad", [2, 3])  # in the warm-up and after it
