@@ -10,6 +10,7 @@ from safetensors.numpy import save, save_file
 
 from official.vision.classification.errors import UsageError, WeightsError
 from official.vision.classification.export.elsewhere import renamed
+from official.vision.classification.ops.build import processor_flags
 from official.vision.classification.zoo import get_model
 from official.vision.classification.zoo.names import translate
 from official.vision.classification.zoo.rows import BY_NAME
@@ -86,6 +87,37 @@ def test_a_published_row_becomes_a_file_that_tells_everything(mmpretrain, state,
     network = open_network(NetworkConfig(model=str(out)))  # no other flag
     assert (network.arch, network.preprocess) == ("resnet18_cifar", BY_NAME[ROW].preprocess)
     assert network.names[8] == "ship"
+
+
+def test_what_int8_needs_goes_along(mmpretrain, script, tiny_images, tmp_path):
+    """Images are wanted once: the file answers as with them, also after another conversion."""
+    if "avx512_vnni" not in processor_flags():
+        pytest.skip("no 8-bit instructions")
+    plain, ready, again = (tmp_path / f"{name}.safetensors" for name in ("plain", "ready", "again"))
+    folder = ("--calibration", tiny_images / "train")
+    convert, row = "tools/convert_weights.py", (mmpretrain, "--arch", ROW)
+    assert script(convert, *row, "--out", plain).returncode == 0
+    done = script(convert, *row, *folder, "--out", ready, "--verify")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        f"convert_weights.py: int8: calibrated on 24 images of {tiny_images / 'train'}\n"
+    )
+    assert script(convert, ready, "--out", again).returncode == 0
+    image = ("--image", tiny_images / "val" / "red" / "0.png", "--precision", "int8", "--json")
+    by_images = script("inference.py", "--model", plain, *image, *folder)
+    for file in (ready, again):
+        stated = script("inference.py", "--model", file, *image)
+        assert "int8: calibrated as the weights' file states" in stated.stderr
+        assert scores(stated) == scores(by_images)
+    other = script("inference.py", "--model", ready, *image, "--calibration", tiny_images / "val")
+    assert "calibrated on 15 images of" in other.stderr and scores(other) != scores(by_images)
+    refused = script(convert, *row, *folder, "--out", tmp_path / "r18.pkl")
+    assert refused.returncode == 2 and "for .safetensors" in refused.stderr
+
+
+def scores(done):
+    (answer,) = json.loads(done.stdout)
+    return [each["probability"] for each in answer["predictions"]]
 
 
 NOT_COMMERCIAL = "resnet18.fb_swsl_ig1b_ft_in1k"

@@ -4,6 +4,7 @@ a published row   python tools/convert_weights.py r50.pth --arch resnet50_8xb32_
 any network       python tools/convert_weights.py r18.pth --arch resnet18 --preprocess torchvision --out r18.safetensors
 for megengine     python tools/convert_weights.py r18.pth --arch resnet18 --out r18.pkl --verify
 an average        python tools/convert_weights.py checkpoint.safetensors --average --half --out r20.safetensors
+ready for int8    python tools/convert_weights.py r18.safetensors --calibration photos --out r18_int8.safetensors
 for PyTorch       python tools/convert_weights.py best.safetensors --to timm --out model.safetensors
 
 A .safetensors knows its network, classes and preprocessing, so that test.py and inference.py need
@@ -40,6 +41,12 @@ def parser() -> flags.Parser:
     )
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     parser.add_argument(
+        "--calibration",
+        metavar="DIR",
+        help="images, 64 of those in this folder and below, that set what the bytes of int8 stand "
+        "for; the file keeps it, so that --precision int8 needs no images",
+    )
+    parser.add_argument(
         "--verify", action="store_true", help="read both files again and compare every tensor"
     )
     parser.add_argument("--names", action="store_true", help="list every tensor and its old name")
@@ -51,7 +58,9 @@ def start(args: argparse.Namespace) -> int:
     use_device("cpu")
     network = flags.network(args, args.source)
     return convert(
-        ConvertConfig(network, args.out, args.verify, args.names, half=args.half, to=args.to)
+        ConvertConfig(
+            *(network, args.out, args.verify, args.names, args.half, args.to, args.calibration)
+        )
     )
 
 

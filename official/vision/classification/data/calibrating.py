@@ -8,6 +8,7 @@ from typing import Callable, Optional, Tuple
 import numpy as np
 
 from ..errors import DataError, UsageError
+from ..ops.quantize import Calibration, LayerRanges
 from ..preprocess import Preprocess
 from .image import EXTENSIONS, read_image
 from .normalize import Normalize
@@ -21,24 +22,46 @@ logger = logging.getLogger(__name__)
 Source = Tuple[int, Callable[[int], np.ndarray]]
 
 
-def calibration_images(
-    precision: str, folder: Optional[str], otherwise: Source, preprocess: Preprocess
-) -> Optional[np.ndarray]:
-    """For int8 up to ``IMAGES`` images, ``(N, 3, H, W)`` float32, as the network gets them.
+def calibration_of(
+    precision: str,
+    folder: Optional[str],
+    stated: Optional[LayerRanges],
+    otherwise: Source,
+    preprocess: Preprocess,
+) -> Optional[Calibration]:
+    """What int8 is calibrated by, which is said; None for other precisions.
 
     Args:
-        folder: whose images they are, with all below it, evenly chosen in the order of their
-            names; None for those of ``otherwise``, which is said.
+        folder: of images.
+        stated: in the weights' file, which counts where no folder is named.
+        otherwise: the images that count where neither is there.
 
     Raises:
-        UsageError: for a folder without images or not for int8, or for images that are not brought
-            to one size.
+        UsageError: as these functions, and for a folder that is not for int8.
     """
     if precision != "int8":
         if folder is not None:
             raise UsageError(f"--calibration {folder}: is for --precision int8")
         return None
-    count, read = otherwise if folder is None else _below(folder)
+    if stated is not None and folder is None:
+        logger.warning("int8: calibrated as the weights' file states; --calibration DIR overrides")
+        return stated
+    if folder is not None:
+        return calibration_images(images_below(folder), folder, preprocess)
+    return calibration_images(otherwise, "those given; --calibration DIR names others", preprocess)
+
+
+def calibration_images(source: Source, told: str, preprocess: Preprocess) -> np.ndarray:
+    """Up to ``IMAGES`` images, ``(N, 3, H, W)`` float32, as the network gets them.
+
+    Args:
+        source: the images, of which some are chosen evenly.
+        told: which these are.
+
+    Raises:
+        UsageError: where none can be read, or they are not brought to one size.
+    """
+    count, read = source
     transform, normalize = EvalTransform(preprocess), Normalize(preprocess)
     images = []
     for index in np.unique(np.linspace(0, count - 1, min(count, IMAGES)).astype(int)).tolist():
@@ -50,12 +73,16 @@ def calibration_images(
         raise UsageError(
             "int8: the images have several sizes; --preprocess with crop makes them equal"
         )
-    where = f"{folder}" if folder else "those given; --calibration DIR names others"
-    logger.warning("int8: calibrated on %d images of %s", len(images), where)
+    logger.warning("int8: calibrated on %d images of %s", len(images), told)
     return normalize(np.stack(images)).numpy()
 
 
-def _below(folder: str) -> Source:
+def images_below(folder: str) -> Source:
+    """The images of ``--calibration`` and of all folders in it, in the order of their names.
+
+    Raises:
+        UsageError: where there are none.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(f"--calibration {folder}: no such folder")

@@ -5,13 +5,13 @@ import os
 from typing import Optional, get_args
 
 import megengine
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError
 from ..ops.accelerate import attach, compile, cpu_ops
 from ..ops.cores import cpu_threads
 from ..ops.process import count_gpus, use_cpu
+from ..ops.quantize import Calibration
 from .schema import InferencePrecision
 
 logger = logging.getLogger(__name__)
@@ -74,13 +74,13 @@ def prepare(
     model: megengine.module.Module,
     device: str,
     precision: InferencePrecision = "fp32",
-    calibration: Optional[np.ndarray] = None,
+    calibration: Optional[Calibration] = None,
 ) -> megengine.module.Module:
     """Give a network the fastest kernels there are for ``device``.
 
     Args:
-        calibration: for int8, some ``(N, 3, H, W)`` float32 images as the network gets them. Such
-            a network is for inference alone.
+        calibration: for int8, some ``(N, 3, H, W)`` float32 images as the network gets them, or
+            what such have given. Such a network is for inference alone.
 
     Raises:
         UsageError: when ``precision``, or the environment, asks for kernels that are not there.

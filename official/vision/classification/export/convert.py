@@ -13,9 +13,12 @@ import megengine
 import numpy as np
 from safetensors.numpy import save
 
+from ..data.calibrating import calibration_images, images_below
 from ..engine.console import Console
 from ..engine.files import check_target, write_atomically
 from ..errors import UsageError, WeightsError
+from ..ops.accelerate import layer_ranges
+from ..ops.quantize import LayerRanges
 from ..readers.pickle_data import shown
 from ..zoo.rows.row import licence_notice
 from ..zoo.trained import Network, NetworkConfig, look_up, network_from
@@ -38,6 +41,7 @@ class ConvertConfig:
         names: tell the name of every tensor, not only how many were renamed.
         half: store float16, which a network makes float32 again when it loads them.
         to: another project whose names and shapes the file is to have.
+        calibration: a folder of images that int8 is to be calibrated by, from now on.
     """
 
     network: NetworkConfig
@@ -46,6 +50,7 @@ class ConvertConfig:
     names: bool = False
     half: bool = False
     to: Optional[str] = None
+    calibration: Optional[str] = None
 
 
 def convert(config: ConvertConfig) -> int:
@@ -63,6 +68,8 @@ def convert(config: ConvertConfig) -> int:
         )
     if config.half and out.suffix == ".pkl":
         raise UsageError("--half: for .safetensors; a network filled from a .pkl would be float16")
+    if config.calibration and out.suffix == ".pkl":
+        raise UsageError(f"--calibration {config.calibration}: for .safetensors; a .pkl has none")
     if config.to and out.suffix == ".pkl":
         raise UsageError(f"--to {config.to}: for .safetensors; a .pkl is for MegEngine")
     check_target("--out", out)
@@ -81,13 +88,25 @@ def convert(config: ConvertConfig) -> int:
         console.line(line)
     if config.to:
         console.line(f"for: {recipe_for(config.to, network.arch, network.num_classes)}")
-    data = _packed(network, tensors, out.suffix, config.to)
+    ranges = _calibrated(network, config.calibration)
+    data = _packed(network, tensors, out.suffix, config.to, ranges)
     write_atomically(out, data)
     digest = hashlib.sha256(data).hexdigest()
     console.line(f"written: {out}, {len(data) / 1e6:.1f} MB, sha256 {digest}")
     if config.verify:
         console.line(f"verified: {_verify(out, config, console)} tensors are equal")
     return 0
+
+
+def _calibrated(network: Network, folder: Optional[str]) -> Optional[LayerRanges]:
+    """What int8 needs to know, by the images of ``folder`` or as the source states it."""
+    if folder is None:
+        return network.config.int8_ranges
+    images = calibration_images(images_below(folder), folder, network.preprocess)
+    try:
+        return layer_ranges(network.model, images)
+    except ValueError as error:
+        raise UsageError(f"--calibration {folder}: {error}") from None
 
 
 def _collected(network: Network, console: Console) -> Dict[str, np.ndarray]:
@@ -112,7 +131,11 @@ def _halved(path: Path, tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]
 
 
 def _packed(
-    network: Network, tensors: Dict[str, np.ndarray], suffix: str, to: Optional[str]
+    network: Network,
+    tensors: Dict[str, np.ndarray],
+    suffix: str,
+    to: Optional[str],
+    ranges: Optional[LayerRanges],
 ) -> bytes:
     if suffix == ".pkl":
         file = io.BytesIO()
@@ -127,6 +150,8 @@ def _packed(
         description["held_out"] = network.config.held_out
     if network.config.licence:
         description["licence"] = network.config.licence
+    if ranges is not None:
+        description["int8_ranges"] = ranges
     if to:
         description["names"] = to
     stored = renamed(to, network.arch, tensors) if to else in_four_dimensions(tensors)

@@ -23,6 +23,7 @@ from .gemm import GemmOps
 from .native import NativeOps
 from .plain import PlainOps, compute_by
 from .process import CPU, count_gpus, use_cpu
+from .quantize import Calibration, LayerRanges
 from .recorder import CannotCompile
 
 SWITCH = "RESNET_KERNELS"
@@ -114,14 +115,15 @@ class CompiledOps(PlainOps):
 def compiled_ops(
     threads: int,
     precision: str = "fp32",
-    calibration: Optional[np.ndarray] = None,
+    calibration: Optional[Calibration] = None,
     any_mode: bool = False,
 ) -> CompiledOps:
     """Operations by which networks in evaluation are computed as compiled plans.
 
     Args:
         precision: of maps and weights: ``fp32``, ``bf16`` or ``int8``.
-        calibration: for int8, some ``(N, C, H, W)`` float32 images as the network will get them.
+        calibration: for int8, some ``(N, C, H, W)`` float32 images as the network will get them,
+            or what ``layer_ranges`` made of such.
         any_mode: whether arrays are computed as in evaluation in training mode, too.
 
     Raises:
@@ -135,17 +137,38 @@ def compiled_ops(
     wanted = os.environ.get(SWITCH, "native")
     if wanted != "native":
         raise KernelsUnavailable(f"{SWITCH} is {wanted}")
-    if calibration is not None:
-        calibration = np.ascontiguousarray(calibration.transpose(0, 2, 3, 1), np.float32)
+    if isinstance(calibration, np.ndarray):
+        calibration = _rows(calibration)
     kernels = load_kernels(threads)
     require_instructions(kernels, precision)
     return CompiledOps(Compiler(kernels, precision, calibration, any_mode))
 
 
+def _rows(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
+
+
+def layer_ranges(model: M.Module, images: np.ndarray) -> LayerRanges:
+    """What int8 is to know of ``model``, in evaluation mode, for it to need no images later.
+
+    Args:
+        images: some ``(N, C, H, W)`` float32 ones as the network will get them.
+
+    Raises:
+        ValueError: where it cannot be compiled, or without native kernels.
+    """
+    forward = getattr(type(model).forward, "__wrapped__", type(model).forward)
+    try:
+        kernels = load_kernels(cpu_threads())
+        return Compiled(kernels, model, "int8", _rows(images)).layer_ranges(forward)
+    except (KernelsUnavailable, CannotCompile) as reason:
+        raise ValueError(f"precision int8: {reason}") from None
+
+
 def compile(
     model: M.Module,
     precision: str = "fp32",
-    calibration: Optional[np.ndarray] = None,
+    calibration: Optional[Calibration] = None,
     threads: Optional[int] = None,
 ) -> M.Module:
     """Put ``model`` in evaluation mode and let it compute by compiled plans; return it.

@@ -20,7 +20,7 @@ from megengine.core.tensor.dtype import bfloat16
 from .build import Kernels, processor_flags
 from .functions import needs_gradient, to_maps, to_rows
 from .plan import Clock, Maps, Plan, Weights, ranges_of
-from .quantize import quantities_of
+from .quantize import Calibration, LayerRanges, layer_ranges, quantities_of, ranges_for
 from .recorder import CannotCompile, Folds, Node, Value, record
 from .steps import BFLOAT16, BYTE, FLOAT
 
@@ -86,7 +86,8 @@ class Compiled:
     Args:
         network: computes by ``ops``, as all networks of the project do.
         precision: of maps and weights: fp32, bf16 or int8.
-        calibration: for int8, ``(N, H, W, C)`` normalised images that are like those to come.
+        calibration: for int8, ``(N, H, W, C)`` normalised images that are like those to come, or
+            what ``layer_ranges`` has found with such.
         any_mode: whether a network in training mode is computed as in evaluation, too.
     """
 
@@ -95,7 +96,7 @@ class Compiled:
         kernels: Kernels,
         network: M.Module,
         precision: str = "fp32",
-        calibration: Optional[np.ndarray] = None,
+        calibration: Optional[Calibration] = None,
         any_mode: bool = False,
     ):
         self._kernels = kernels
@@ -107,7 +108,7 @@ class Compiled:
         self._plans: OrderedDict[Tuple[Any, ...], Union[Plan, CannotCompile]] = OrderedDict()
         self._weights: Dict[Any, Weights] = {}
         self._folds: Folds = {}
-        self._ranges: Dict[Any, List[Tuple[float, float]]] = {}
+        self._ranges: Dict[Any, LayerRanges] = {}
         self._watch: Optional[Watch] = None
         self._said: Set[str] = set()
 
@@ -191,12 +192,25 @@ class Compiled:
         common = (self._kernels, nodes, x, outputs, weights, self._element)
         if self._element != BYTE:
             return Plan(*common)
-        if self._calibration is None:
-            raise CannotCompile("int8 needs images to calibrate with")
         if compute not in self._ranges:
-            sample, image, _ = self._recorded(network, compute, (1, *self._calibration.shape[1:]))
-            self._ranges[compute] = ranges_of(self._kernels, sample, image, self._calibration)
-        return Plan(*common, quantities_of(nodes, x, self._ranges[compute]))
+            self._ranges[compute] = self._found_ranges(network, compute)
+        ranges = ranges_for(nodes, x, self._ranges[compute])
+        return Plan(*common, quantities_of(nodes, x, ranges))
+
+    def layer_ranges(self, compute: Callable) -> LayerRanges:
+        """What the images to calibrate with give, for networks of the same weights to come."""
+        with self._lock:
+            self._watched()
+            return self._found_ranges(self._network(), compute)
+
+    def _found_ranges(self, network: M.Module, compute: Callable) -> LayerRanges:
+        images = self._calibration
+        if images is None:
+            raise CannotCompile("int8 needs images to calibrate with")
+        if not isinstance(images, np.ndarray):
+            return images
+        nodes, x, _ = self._recorded(network, compute, (1, *images.shape[1:]))
+        return layer_ranges(nodes, x, ranges_of(self._kernels, nodes, x, images))
 
     def _recorded(
         self, network: M.Module, compute: Callable, shape: Tuple[int, ...]
@@ -229,7 +243,7 @@ class Compiler:
         self,
         kernels: Kernels,
         precision: str = "fp32",
-        calibration: Optional[np.ndarray] = None,
+        calibration: Optional[Calibration] = None,
         any_mode: bool = False,
     ):
         self._how = (precision, calibration, any_mode)

@@ -7,16 +7,47 @@ Efficient Integer-Arithmetic-Only Inference" (arXiv:1712.05877), section 2; Kris
 Products are added up in 32-bit integers.
 """
 
-from typing import Dict, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
-from .recorder import Node, Value
+from .recorder import CannotCompile, Node, Value
 from .steps import BYTE, MAX_POOL, Map
 
 LEVELS = 255
 Range = Tuple[float, float]
 Quantities = Dict[Value, Tuple[float, int]]
+
+
+class LayerRange(NamedTuple):
+    """Between what the numbers of a map lie: of the images, or of what a layer makes of them."""
+
+    channels: int
+    low: float
+    high: float
+
+
+LayerRanges = Tuple[LayerRange, ...]
+# What settles what bytes stand for: (N, H, W, C) normalised images, or what these gave before.
+Calibration = Union[np.ndarray, LayerRanges]
+
+
+def layer_ranges(nodes: Sequence[Node], x: Value, ranges: Sequence[Range]) -> LayerRanges:
+    """The ranges of the images and of every node, in order, with what they are of."""
+    found = zip((x, *(node.y for node in nodes)), ranges)
+    return tuple(LayerRange(value.shape[1], low, high) for value, (low, high) in found)
+
+
+def ranges_for(nodes: Sequence[Node], x: Value, stated: LayerRanges) -> List[Range]:
+    """The ranges of these nodes, or of some that begin with them.
+
+    Raises:
+        CannotCompile: when they are of other ones.
+    """
+    channels = [x.shape[1], *(node.y.shape[1] for node in nodes)]
+    if [each.channels for each in stated[: len(channels)]] != channels:
+        raise CannotCompile("int8: the ranges that are stated are of other layers")
+    return [(each.low, each.high) for each in stated[: len(channels)]]
 
 
 def quantities_of(nodes: Sequence[Node], x: Value, ranges: Sequence[Range]) -> Quantities:

@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..data.calibrating import calibration_images
+from ..data.calibrating import calibration_of
 from ..data.normalize import Normalize
 from ..engine.console import Console
 from ..engine.device import choose_device, prepare, use_device
@@ -91,8 +91,9 @@ def predict(config: PredictConfig) -> int:
     features_only = {*targets} == {"--features"} and not config.json
     network = open_network(replace(config.network, features_only=features_only))
     given = len(files), lambda index: files[index].read()
-    calibration = calibration_images(
-        config.precision, config.calibration, given, network.preprocess
+    stated = network.config.int8_ranges
+    calibration = calibration_of(
+        config.precision, config.calibration, stated, given, network.preprocess
     )
     prepare(network.model, device, config.precision, calibration)
     return _Job(config, network, files, single, targets).run()

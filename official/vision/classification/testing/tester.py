@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..data.calibrating import calibration_images
+from ..data.calibrating import calibration_of
 from ..data.dataset import ImageDataset
 from ..data.loader import Loader
 from ..data.normalize import Normalize
@@ -124,10 +124,9 @@ def _test_on_this_rank(config: TestConfig, device: str) -> int:
         workers=config.workers,
     )
     given = len(folder), folder.read
-    calibration_set = calibration_images(
-        config.precision, config.calibration, given, network.preprocess
-    )
-    model = prepare(network.model, device, config.precision, calibration_set)
+    stated = network.config.int8_ranges
+    ranges = calibration_of(config.precision, config.calibration, stated, given, network.preprocess)
+    model = prepare(network.model, device, config.precision, ranges)
     before = BeforeInt8(network) if config.precision == "int8" else None
     normalize = Normalize(network.preprocess, model.ops)
     judge = None

@@ -15,6 +15,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 import megengine.module as M
 
 from ..errors import UsageError
+from ..ops.quantize import LayerRanges
 from ..preprocess import Preprocess
 from ..resnet.pretrained import Pretrained
 from ..text import nearest
@@ -77,6 +78,7 @@ class PretrainedConfig:
         source: the file's path or the row's name, for messages.
         held_out: which training images were not trained on; see ``data/splits.py``.
         licence: of the weights, as the file or the published row states it; empty where unknown.
+        int8_ranges: what the file states that int8 is calibrated by.
     """
 
     preprocess: Preprocess
@@ -88,6 +90,7 @@ class PretrainedConfig:
     source: str = ""
     held_out: Optional[Dict[str, Any]] = None
     licence: str = ""
+    int8_ranges: Optional[LayerRanges] = None
 
 
 @dataclass(frozen=True)
@@ -321,7 +324,7 @@ def describe(weights: Weights, config: NetworkConfig, say: bool = True) -> Sourc
     licence = weights.licence or (row.licence if row else "")
     known = PretrainedConfig(
         *(preprocess, classes, preprocess_by, classes_by, arch, count, str(path)),
-        *(weights.held_out, licence),
+        *(weights.held_out, licence, weights.int8_ranges),
     )
     if say:
         if weights.remark:

@@ -9,6 +9,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Un
 import numpy as np
 
 from ..errors import UsageError, WeightsError
+from ..ops.quantize import LayerRange, LayerRanges
 from ..preprocess import Preprocess
 from ..readers import Contents, Fault, StoredTensor, open_weights, state_dict
 from ..readers.foreign import Foreign
@@ -26,6 +27,7 @@ _TREES = ("hdf5", "keras", "msgpack")
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 _PLAIN = "Save plain tensors: dequantize() and to_dense() make them"
 _OPTIMIZER = re.compile(r"(.*\.)?optimizer")
+_LARGEST = 1e30  # of a range: far from what float32 cannot hold
 DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
 
 
@@ -39,6 +41,7 @@ class Weights:
         sources: our name -> the file's; dropped: the file's names of what is no weight.
         remark: which of several networks in the file it is and what was left out, if anything.
         held_out: which training images were not trained on; see ``data/splits.py``.
+        int8_ranges: what int8 is calibrated by.
         head: names of what the file has in place of a classifier.
         licence: of the weights, as one of our files states it; empty for other files.
         stride_first: its network has its strides on the first 1x1 convolutions.
@@ -55,6 +58,7 @@ class Weights:
     dropped: Tuple[str, ...] = ()
     remark: str = ""
     held_out: Optional[Dict[str, Any]] = None
+    int8_ranges: Optional[LayerRanges] = None
     head: str = ""
     licence: str = ""
     stride_first: bool = False
@@ -68,12 +72,13 @@ class Weights:
     def with_classes(self, rows: Sequence[int]) -> "Weights":
         """The same with the classifier's ``rows`` in this order."""
         head = {key: self.tensors[key][list(rows)] for key in CLASSIFIER if key in self.tensors}
-        return replace(self, tensors={**self.tensors, **head}, classes=None)
+        tensors = {**self.tensors, **head}
+        return replace(self, tensors=tensors, classes=None, int8_ranges=None)
 
     def without_classifier(self) -> "Weights":
         """The same without the tensors of the classifier."""
         body = {key: value for key, value in self.tensors.items() if key not in CLASSIFIER}
-        return replace(self, tensors=body, classes=None)
+        return replace(self, tensors=body, classes=None, int8_ranges=None)
 
 
 def load_weights(
@@ -113,6 +118,7 @@ def load_weights(
         preprocess=_preprocess(path, description.get("preprocess")),
         format=contents.format,
         held_out=description.get("held_out"),
+        int8_ranges=_int8_ranges(path, description.get("int8_ranges")),
         licence=description.get("licence") or "",
     )
     if weights.classes and weights.num_classes not in (None, len(weights.classes)):
@@ -284,6 +290,22 @@ def _preprocess(path: Path, values: Any) -> Optional[Preprocess]:
         return Preprocess.from_dict(values)
     except UsageError as error:
         raise WeightsError(f"{path}: {error}") from None
+
+
+def _int8_ranges(path: Path, rows: Any) -> Optional[LayerRanges]:
+    if rows is None:
+        return None
+    try:
+        found = tuple(LayerRange(*row) for row in rows)
+        right = all(
+            isinstance(each.channels, int) and -_LARGEST <= each.low <= 0 <= each.high <= _LARGEST
+            for each in found
+        )
+    except TypeError:
+        right = False
+    if not right:
+        raise _damaged(path, "int8_ranges is no list of channels and numbers about zero")
+    return found
 
 
 def _damaged(path: Path, what: str) -> WeightsError:

@@ -1,6 +1,7 @@
 """Compiled networks against the same layer by layer with MegEngine's kernels."""
 
 import copy
+import json
 import multiprocessing
 import sys
 import threading
@@ -19,6 +20,7 @@ from official.vision.classification.ops.accelerate import attach
 from official.vision.classification.ops.build import load_kernels
 from official.vision.classification.ops.compiled import Compiled, Compiler
 from official.vision.classification.ops.plain import Layer, PlainOps
+from official.vision.classification.ops.quantize import LayerRange
 from official.vision.classification.ops.recorder import Recorder
 from tests.vision.classification.resnet.reference import randomise_statistics
 
@@ -146,6 +148,25 @@ def test_convolutions(kernels, case, precision):
     found = compiled(type(network).compute, np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
     most = {"fp32": 1e-5, "bf16": 2e-2, "int8": 3e-2}[precision]
     assert error(found.transpose(0, 3, 1, 2), expected) < most
+
+
+@pytest.mark.parametrize("family", ["v1d", "v2", "cifar"])
+def test_what_images_gave_takes_their_place(kernels, caplog, family):
+    """Ranges that were written to a file and read from it, for images of another size, too."""
+    x = normal(4, 3, 64, 64)
+    rows = x.transpose(0, 2, 3, 1)
+    _, by_images = pair(SMALL[family], kernels, "int8", rows)
+    forward = type(by_images).forward.__wrapped__
+    measured = Compiled(kernels, by_images, "int8", rows).layer_ranges(forward)
+    stated = tuple(LayerRange(*row) for row in json.loads(json.dumps(measured)))
+    _, compiled = pair(SMALL[family], kernels, "int8", stated)
+    for images in (x, x[:1, :, 8:40]):
+        assert np.array_equal(compiled(images), by_images(images))
+    assert compiled.extract_features(x).keys() == by_images.extract_features(x).keys()
+    assert not caplog.messages
+    _, others = pair(SMALL[family], kernels, "int8", stated[:2] + stated[3:])
+    others(x)
+    assert "the ranges that are stated are of other layers" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])

@@ -255,3 +255,33 @@ class TestTheNetworkKnows:
 
     def test_nothing_of_none(self):
         assert not hasattr(get_model("resnet20_cifar"), "pretrained_config")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        7,
+        "ranges",
+        [1],
+        [[3, -1]],
+        [[3, -1, 1, 1]],
+        [["3", -1, 1]],
+        [[3, 1, 2]],
+        [[3, "-1", 1]],
+        [[3, -1, float("nan")]],
+        [[3, -1, float("inf")]],
+        [[3, -1e300, 1]],
+        {"a": 1},
+    ],
+    ids=str,
+)
+def test_what_int8_is_to_know_may_be_anything(tmp_path, random_state, rows):
+    path = tmp_path / "weights.safetensors"
+    tensors = {name: np.ascontiguousarray(value) for name, value in random_state.items()}
+    description = {"arch": "resnet20_cifar", "int8_ranges": [[3, -1, 1], [16, 0, 2.5]]}
+    save_file(tensors, str(path), {"resnet": json.dumps(description)})
+    assert load_weights(path).int8_ranges == ((3, -1, 1), (16, 0, 2.5))
+    description["int8_ranges"] = rows
+    save_file(tensors, str(path), {"resnet": json.dumps(description)})
+    with pytest.raises(WeightsError, match="damaged, int8_ranges is no list of channels and"):
+        load_weights(path)

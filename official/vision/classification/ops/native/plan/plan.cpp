@@ -103,18 +103,59 @@ struct Largest {
 #endif
 };
 
-// Bytes of x and y are in one unit, so that they need not be made numbers.
-void max_pool(Step s) {
-    s.x.scale = s.y.scale = 1;
-    s.x.zero = s.y.zero = 0;
+// Where the window of an output pixel begins and ends in x.
+struct Window {
+    int top, left, bottom, right;
+    Window(const Step& s, const Pixel& p)
+            : top(p.y * s.stride[0] - s.padding[0]), left(p.x * s.stride[1] - s.padding[1]) {
+        bottom = std::min(top + s.kernel[0], s.x.height);
+        right = std::min(left + s.kernel[1], s.x.width);
+        top = std::max(top, 0);
+        left = std::max(left, 0);
+    }
+};
+
+// Bytes of x and y are in one unit, so that they need not be made numbers: 64 at a time.
+void max_pool_bytes(const Step& s) {
+    typedef uint8_t Bytes __attribute__((vector_size(64)));
+    const auto* x = static_cast<const uint8_t*>(s.x.data);
+    auto* y = static_cast<uint8_t*>(s.y.data);
+    parallel(size_t(s.y.count) * s.y.height, [&](size_t begin, size_t end, int) {
+        Pixel pixel(s.y, begin * s.y.width);
+        for (size_t left = (end - begin) * s.y.width; left > 0; --left, pixel.next(s.y)) {
+            const Window window(s, pixel);
+            uint8_t* to = y + s.y.at(pixel.n, pixel.y, pixel.x);
+            for (size_t c = 0; c < size_t(s.y.channels); c += sizeof(Bytes)) {
+                const size_t n = std::min(sizeof(Bytes), s.y.channels - c);
+                Bytes largest{};
+                for (int row = window.top; row < window.bottom; ++row)
+                    for (int column = window.left; column < window.right; ++column) {
+                        Bytes found{};
+                        const uint8_t* from = x + s.x.at(pixel.n, row, column) + c;
+                        if (n == sizeof(Bytes))
+                            std::memcpy(&found, from, sizeof(Bytes));
+                        else
+                            std::memcpy(&found, from, n);
+                        largest = largest > found ? largest : found;
+                    }
+                if (n == sizeof(Bytes))
+                    std::memcpy(to + c, &largest, sizeof(Bytes));
+                else
+                    std::memcpy(to + c, &largest, n);
+            }
+        }
+    });
+}
+
+void max_pool(const Step& s) {
+    if (s.x.type == BYTE && s.y.type == BYTE)
+        return max_pool_bytes(s);
     each_output(s.y, [&](const Pixel& p, size_t c, size_t n, size_t to) INLINE_LAMBDA {
-        const int top = p.y * s.stride[0] - s.padding[0], left = p.x * s.stride[1] - s.padding[1];
-        const int bottom = std::min(top + s.kernel[0], s.x.height);
-        const int right = std::min(left + s.kernel[1], s.x.width);
+        const Window window(s, p);
         Largest largest;
-        for (int y = std::max(top, 0); y < bottom; ++y) {
-            size_t from = s.x.at(p.n, y, std::max(left, 0)) + c;
-            for (int x = std::max(left, 0); x < right; ++x, from += s.x.channels)
+        for (int y = window.top; y < window.bottom; ++y) {
+            size_t from = s.x.at(p.n, y, window.left) + c;
+            for (int x = window.left; x < window.right; ++x, from += s.x.channels)
                 largest.take(read(s.x, from, n));
         }
         write(s.y, to, largest.found(), n);
