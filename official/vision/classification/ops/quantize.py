@@ -15,6 +15,7 @@ from .recorder import CannotCompile, Node, Value
 from .steps import BYTE, MAX_POOL, Map
 
 LEVELS = 255
+_LARGEST = 1e30
 Range = Tuple[float, float]
 Quantities = Dict[Value, Tuple[float, int]]
 
@@ -26,6 +27,10 @@ class LayerRange(NamedTuple):
     low: float
     high: float
 
+    def is_bounded(self) -> bool:
+        """Whether it is one: about zero, and far from what float32 cannot hold."""
+        return -_LARGEST <= self.low <= 0 <= self.high <= _LARGEST
+
 
 LayerRanges = Tuple[LayerRange, ...]
 # What settles what bytes stand for: (N, H, W, C) normalised images, or what these gave before.
@@ -33,9 +38,16 @@ Calibration = Union[np.ndarray, LayerRanges]
 
 
 def layer_ranges(nodes: Sequence[Node], x: Value, ranges: Sequence[Range]) -> LayerRanges:
-    """The ranges of the images and of every node, in order, with what they are of."""
+    """The ranges of the images and of every node, in order, with what they are of.
+
+    Raises:
+        CannotCompile: when one has no end.
+    """
     found = zip((x, *(node.y for node in nodes)), ranges)
-    return tuple(LayerRange(value.shape[1], low, high) for value, (low, high) in found)
+    result = tuple(LayerRange(value.shape[1], low, high) for value, (low, high) in found)
+    if not all(each.is_bounded() for each in result):
+        raise CannotCompile("int8: some images give values that bytes cannot stand for")
+    return result
 
 
 def ranges_for(nodes: Sequence[Node], x: Value, stated: LayerRanges) -> List[Range]:

@@ -27,7 +27,6 @@ _TREES = ("hdf5", "keras", "msgpack")
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 _PLAIN = "Save plain tensors: dequantize() and to_dense() make them"
 _OPTIMIZER = re.compile(r"(.*\.)?optimizer")
-_LARGEST = 1e30  # of a range: far from what float32 cannot hold
 DESCRIPTION = "resnet"  # the metadata entry of our own files: a JSON object
 
 
@@ -297,10 +296,7 @@ def _int8_ranges(path: Path, rows: Any) -> Optional[LayerRanges]:
         return None
     try:
         found = tuple(LayerRange(*row) for row in rows)
-        right = all(
-            isinstance(each.channels, int) and -_LARGEST <= each.low <= 0 <= each.high <= _LARGEST
-            for each in found
-        )
+        right = all(isinstance(each.channels, int) and each.is_bounded() for each in found)
     except TypeError:
         right = False
     if not right:
