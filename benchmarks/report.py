@@ -104,7 +104,15 @@ On {cores} cores of {cpu} ({flags}), {date}: {versions}. Milliseconds for a batc
 {rounds} rounds in turns as above (of batches of one image a round is the mean of {steps}, and the
 99th percentile of all of them is in brackets); "ratio" is the best of the others' medians over
 ours, so that above 1 this repository is faster. Weights are random, int8 is calibrated by each with
-its own tool. OpenVINO has its latency hint, PyTorch channels_last and frozen weights.{busy}
+its own tool. OpenVINO has its latency hint, PyTorch channels_last and frozen weights.
+
+{table}
+
+"""
+
+BUSY = """### Beside another program
+
+The same on {date}, while another program wanted a core all the time.
 
 {table}
 
@@ -122,7 +130,7 @@ def _runtimes(results: Dict[str, Any]) -> str:
         for group in found["groups"]:
             for run in group["runs"].values():
                 versions.update(run["facts"]["versions"])
-        text = RUNTIMES.format(
+        text = (BUSY if found["busy"] else RUNTIMES).format(
             cores=found["machine"]["cores"],
             cpu=found["machine"]["cpu"],
             flags=", ".join(found["machine"]["flags"]),
@@ -130,10 +138,9 @@ def _runtimes(results: Dict[str, Any]) -> str:
             versions=", ".join(f"{each} {versions[each]}" for each in sorted(versions)),
             rounds=found["rounds"],
             steps=found["steps"],
-            busy=" Another program wanted a core all the time." if found["busy"] else "",
             table=runtimes_table(found),
         )
-        sections.append(text if not sections else text.replace("## Inference", "### Inference"))
+        sections.append(text)
     return "".join(sections)
 
 
