@@ -396,7 +396,7 @@ def test_runtimes_are_compared_with_the_best_of_the_others(results):
     results["runtimes"] = {**found, "groups": [group]}
     assert "| ResNet-18 | fp32 | 1 | 4.0 | 3.0 | – | 6.0 | 0.75 |" in render(results)
     results["runtimes_busy"] = {**found, "busy": True, "groups": [group]}
-    assert "Another program wanted a core all the time." in render(results)
+    assert "while another program wanted a core all the time." in render(results)
 
 
 def test_runtimes_that_are_not_there_are_named(capsys):
