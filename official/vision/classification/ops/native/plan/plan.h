@@ -243,13 +243,23 @@ private:
         }
     }
 
+    // What the sum of sixteen channels, or of the last n, becomes.
+    template <bool ADDS>
+    INLINE Floats ended(Floats sum, size_t channel, const E* add, size_t n) const {
+        const bool bytes = std::is_same<E, uint8_t>::value;
+        const Floats bias = resnet::load(step_.bias + channel);
+        Floats value = bytes ? sum * resnet::load(step_.scale + channel) + bias : sum + bias;
+        if (ADDS) {  // the zero of its bytes is part of the bias
+            const Floats added = load(add, n);
+            value += bytes ? added * (step_.add.scale / unit_) : added;
+        }
+        return at_least(value, floor_ - Floats{});
+    }
+
     template <bool ADDS, int R, int N>
     INLINE void finish_tile(
             const Floats (&sums)[R][N], size_t channel, const size_t* to,
             const size_t* from) const {
-        const bool bytes = std::is_same<E, uint8_t>::value;
-        const Floats floor = floor_ - Floats{};
-        const float add_scale = bytes ? step_.add.scale / unit_ : 1;
         const E* add = static_cast<const E*>(step_.add.data) + channel;
         E* y = static_cast<E*>(step_.y.data) + channel;
 #pragma GCC unroll 8
@@ -258,16 +268,7 @@ private:
 #pragma GCC unroll 8
             for (int v = 0; v < N; ++v) {
                 const size_t lane = v * LANES;
-                const Floats bias = resnet::load(step_.bias + channel + lane);
-                values[v] = sums[r][v];
-                if (bytes)
-                    values[v] *= resnet::load(step_.scale + channel + lane);
-                values[v] += bias;
-                if (ADDS) {  // the zero of its bytes is part of the bias
-                    const Floats added = load(add + from[r] + lane, LANES);
-                    values[v] += bytes ? added * add_scale : added;
-                }
-                values[v] = at_least(values[v], floor);
+                values[v] = ended<ADDS>(sums[r][v], channel + lane, add + from[r] + lane, LANES);
             }
             put_row(y + to[r], values);
         }
@@ -277,18 +278,10 @@ private:
     INLINE void finish_sixteen(
             const Floats* sums, size_t rows, size_t width, size_t channel, size_t n,
             const size_t* to, const size_t* from) const {
-        const bool bytes = std::is_same<E, uint8_t>::value;
-        const Floats bias = resnet::load(step_.bias + channel), floor = floor_ - Floats{};
-        const Floats scale = bytes ? resnet::load(step_.scale + channel) : Floats{};
-        const float add_scale = bytes ? step_.add.scale / unit_ : 1;
         const E* add = static_cast<const E*>(step_.add.data) + channel;
         Y* y = static_cast<Y*>(step_.y.data) + channel;
-        for (size_t r = 0; r < rows; ++r) {
-            Floats value = bytes ? sums[r * width] * scale + bias : sums[r * width] + bias;
-            if (ADDS)  // the zero of its bytes is part of the bias
-                value += bytes ? load(add + from[r], n) * add_scale : load(add + from[r], n);
-            put(y + to[r], at_least(value, floor), n);
-        }
+        for (size_t r = 0; r < rows; ++r)
+            put(y + to[r], ended<ADDS>(sums[r * width], channel, add + from[r], n), n);
     }
 
     static Finish chosen(const Step& step) {
