@@ -24,7 +24,6 @@ from official.vision.classification.engine.device import use_device  # noqa: E40
 from tools.pictures import style  # noqa: E402
 from tools.pictures.accuracy import draw_accuracy  # noqa: E402
 from tools.pictures.architectures import draw_architectures  # noqa: E402
-from tools.pictures.fine_tuning import draw_fine_tuning  # noqa: E402
 from tools.pictures.run import draw_run  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
@@ -32,7 +31,6 @@ ASSETS = ROOT / "official" / "assets"
 PICTURES: Dict[str, Callable[[], Figure]] = {
     "architectures": draw_architectures,
     "accuracy": draw_accuracy,
-    "fine_tuning": draw_fine_tuning,
 }
 
 
