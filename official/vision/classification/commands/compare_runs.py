@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..engine import flags
-from ..engine.class_scores import merit, wilson
+from ..engine.class_scores import wilson
 from ..engine.console import read_metrics
 from ..engine.files import check_target, refuse_inside
 from ..errors import UsageError
@@ -41,13 +41,10 @@ class Run(NamedTuple):
 
     @property
     def best(self) -> Dict[str, Any]:
-        """The row of the epoch that best.safetensors is of."""
+        """The row of the epoch that best.safetensors is of, the first of the highest."""
         metric = self.recipe.get("best_metric", "top1")
-
-        def reached(row: Dict[str, Any]) -> Tuple[float, float]:
-            return merit(metric, {name: row[f"{prefix(row)}_{name}"] for name in (metric, "loss")})
-
-        return max(self.epochs, key=reached)
+        sign = -1 if metric == "loss" else 1
+        return max(self.epochs, key=lambda row: sign * row[f"{prefix(row)}_{metric}"])
 
     @property
     def seconds(self) -> float:

@@ -5,7 +5,7 @@ All of them follow from integers: how many images of each class were taken for e
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -127,17 +127,6 @@ def wilson(successes: int, total: int) -> Tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-_MOST = 1e30  # of a loss: a file may hold it
-
-
-def merit(metric: str, values: Mapping[str, float]) -> Tuple[float, float]:
-    """What is compared of two epochs: the larger one is better.
-
-    Among equals by the metric, of which few validation images have many, the lower loss counts.
-    """
-    return (-values["loss"] if metric == "loss" else values[metric]), -values["loss"]
-
-
 @dataclass
 class Best:
     """The epoch that did best so far, by one score.
@@ -145,7 +134,6 @@ class Best:
     Args:
         metric: of ``BEST_METRICS``.
         score: its value, higher is better: a loss has its sign changed. None before the first.
-        loss: of that epoch; below all others where it is not known.
         patience: epochs without a better one after which a run ends; None for never.
     """
 
@@ -153,14 +141,13 @@ class Best:
     score: Optional[float] = None
     epoch: int = 0
     patience: Optional[int] = None
-    loss: float = -1.0
 
     def take(self, epoch: int, values: Dict[str, float]) -> bool:
         """Note what ``epoch`` has reached, and say whether it is the best."""
-        score, less = merit(self.metric, values)
-        if self.score is not None and not (score, less) > (self.score, -self.loss):
+        score = -values["loss"] if self.metric == "loss" else values[self.metric]
+        if self.score is not None and not score > self.score:
             return False
-        self.score, self.loss, self.epoch = score, min(-less, _MOST), epoch
+        self.score, self.epoch = score, epoch
         return True
 
     def is_out_of_patience(self, epoch: int) -> bool:

@@ -67,10 +67,9 @@ _VALID: Dict[str, Callable[[Any], bool]] = {
     "best_top1": lambda value: type(value) is float and -1 <= value <= 100,
     "loss_scaler": _is_scaler_state,
     "best_score": lambda value: type(value) is float and abs(value) < math.inf,
-    "best_loss": lambda value: type(value) is float and abs(value) < math.inf,
     "best_epoch": lambda value: _is_count(value, 0, _MOST_STEPS),
 }
-_NEWER = ("best_score", "best_loss", "best_epoch", "held_out")  # older runs do not have them
+_NEWER = ("best_score", "best_epoch", "held_out")  # older runs do not have them
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,6 @@ class Progress:
     best_top1: float = -1.0
     loss_scaler: Dict[str, float] = field(default_factory=dict)  # its state, in half precision
     best_score: float = -1.0  # by the recipe's best_metric
-    best_loss: float = -1.0  # of the same epoch: below all others where it is not known
     best_epoch: int = 0
     held_out: Optional[Dict[str, Any]] = None  # of the training images; see data/splits.py
 

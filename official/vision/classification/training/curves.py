@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..engine.class_scores import merit
 from ..engine.console import read_metrics
 
 Rows = List[Dict[str, Any]]
@@ -103,20 +102,19 @@ def robust_limits(train: Sequence[float], validated: Sequence[float]) -> Tuple[f
 
 
 def best_epoch(epochs: Rows) -> Optional[Tuple[float, float]]:
-    """Epoch and accuracy of the weights in ``best.safetensors``, where accuracy chooses them.
+    """Epoch and accuracy of the weights in ``best.safetensors``: the first of the highest.
 
     They are the averaged ones where there are any, as the trainer chooses.
     """
-    found = []
-    for row in epochs:
-        which = "average" if "average_top1" in row else "val"
-        values = {name: row.get(f"{which}_{name}", math.nan) for name in ("top1", "loss")}
-        if math.isfinite(values["top1"]):
-            found.append((merit("top1", values), row["epoch"]))
+    found = [
+        (row.get("average_top1", row["val_top1"]), row["epoch"])
+        for row in epochs
+        if math.isfinite(row["val_top1"])
+    ]
     if not found:
         return None
-    (top1, _), epoch = max(found, key=lambda each: each[0])
-    return epoch, top1
+    top1 = max(value for value, _ in found)
+    return next(epoch for value, epoch in found if value == top1), top1
 
 
 def _mark_best(axes: Axes, epochs: Rows) -> None:

@@ -122,7 +122,7 @@ class Trainer:
         self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
         self.best = Best(recipe.best_metric, patience=recipe.patience)
         self.best_top1 = -1.0  # of the best epoch
-        self.next_drawing = 0.0  # of the curves
+        self.next_drawing = 0.0  # when the curves may be drawn again
 
     def run(self) -> int:
         """Train to the end, or to a signal; return the exit code."""
@@ -227,8 +227,10 @@ class Trainer:
         self._test(0)
 
     def _rate(self, step: int) -> float:
-        recipe, steps = self.recipe, self.steps_per_epoch
-        return learning_rate(step, steps, recipe.epochs, self.total_lr, recipe.schedule)
+        recipe = self.recipe
+        return learning_rate(
+            step, self.steps_per_epoch, recipe.epochs, self.total_lr, recipe.schedule
+        )
 
     def _report(self) -> None:
         """Show and note down what the last steps gave.
@@ -292,7 +294,8 @@ class Trainer:
         self, title: str, images: Optional[ImageDataset] = None
     ) -> Tuple[Result, ClassScores]:
         """Test the network on ``images``, or on those for validation."""
-        images, counts = images or self.val_set, ClassCounts(self.num_classes)
+        images = images or self.val_set
+        counts = ClassCounts(self.num_classes)
         self.console.start_bar(title, len(images))
         result = evaluate(
             self.model,
@@ -334,8 +337,7 @@ class Trainer:
         self.train_step.scaler.load(progress.loss_scaler)
         self.step, self.best_top1 = progress.step, progress.best_top1
         if progress.best_top1 >= 0:
-            self.best.score, self.best.loss = progress.best_score, progress.best_loss
-            self.best.epoch = progress.best_epoch
+            self.best.score, self.best.epoch = progress.best_score, progress.best_epoch
         self.saved_step = self.step if self.folder.is_latest(path) else None
         self.console.rewind_metrics(self.step)
         if longer:
@@ -384,7 +386,6 @@ class Trainer:
             total_batch=self.batch_size * world_size(),
             best_top1=self.best_top1,
             best_score=-1.0 if self.best.score is None else self.best.score,
-            best_loss=self.best.loss,
             best_epoch=self.best.epoch,
             held_out=self.data.held_out.to_dict() if self.data.held_out else None,
             loss_scaler=self.train_step.scaler.state(),

@@ -94,20 +94,9 @@ def test_the_best_epoch_and_patience(metric, values, best, ends):
     """The first of equals counts; three epochs in a row that are not better end the run."""
     state, taken, ended = Best(metric, patience=3), [], None
     for epoch, value in enumerate(values):
-        if state.take(epoch, {"loss": 1.0, metric: value}):
+        if state.take(epoch, {metric: value}):
             taken.append(epoch)
         if ended is None and state.is_out_of_patience(epoch):
             ended = epoch
     assert (taken, ended) == (best, ends)
     assert state.epoch == best[-1]
-
-
-def test_of_equals_the_lower_loss_is_better():
-    state = Best("top1")
-    reached = [(50, 1.0), (60, 0.9), (60, 0.9), (60, 0.8), (60, 0.85), (59, 0.1)]
-    taken = [
-        state.take(epoch, {"top1": top1, "loss": loss})
-        for epoch, (top1, loss) in enumerate(reached)
-    ]
-    assert taken == [True, True, False, True, False, False]
-    assert (state.score, state.loss, state.epoch) == (60, 0.8, 3)
