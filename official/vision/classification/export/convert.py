@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import megengine
 import numpy as np
@@ -141,7 +141,7 @@ def _packed(
         file = io.BytesIO()
         megengine.save(tensors, file)
         return file.getvalue()
-    description = {
+    description: Dict[str, Any] = {
         "arch": network.arch,
         "classes": list(network.classes or ()),
         "preprocess": network.preprocess.to_dict(),
