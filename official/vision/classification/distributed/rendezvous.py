@@ -9,6 +9,7 @@ import errno
 import io
 import ipaddress
 import logging
+import secrets
 import socket
 import threading
 import time
@@ -120,17 +121,23 @@ class _Methods(Methods):
         super().__init__(mm_server_port)
         self.topology = topology
         self.failure = ""
+        self.callers: Dict[int, str] = {}  # what the launcher of each node calls itself
         self.last_call: Dict[int, float] = {}
         self.informed: Set[int] = set()  # nodes that know of the failure, or have no more to do
 
-    def join(self, node: int, nodes: int, ngpus: int, settings: Dict[str, str]) -> str:
-        """Let another node take part; return why not, or nothing."""
-        refusal = self._refusal(node, nodes, ngpus, settings)
+    def join(self, node: int, nodes: int, ngpus: int, settings: Dict[str, str], caller: str) -> str:
+        """Let another node take part; return why not, or nothing.
+
+        The same ``caller`` may ask again: an answer can be lost on its way.
+        """
+        refusal = self._refusal(node, nodes, ngpus, settings, caller)
         if refusal:
             logger.warning("node %s was turned away: %s", node, refusal)
         return refusal
 
-    def _refusal(self, node: int, nodes: int, ngpus: int, settings: Dict[str, str]) -> str:
+    def _refusal(
+        self, node: int, nodes: int, ngpus: int, settings: Dict[str, str], caller: str
+    ) -> str:
         with self.lock:
             if (nodes, ngpus) != (self.topology.nodes, self.topology.ngpus):
                 return (
@@ -145,7 +152,7 @@ class _Methods(Methods):
             differing = [f"{name} is {a} there and {b} here" for name, a, b in pairs if a != b]
             if differing:
                 return "node 0 was started otherwise: " + "; ".join(differing[:_SHOWN])
-            if node == 0 or node in self.last_call:
+            if node == 0 or self.callers.setdefault(node, caller) != caller:
                 return f"--rank {node}: another node has this number"
             self.last_call[node] = time.monotonic()
             return ""
@@ -244,13 +251,11 @@ class RendezvousClient:
         self._answered = time.monotonic()
 
     def _join(self, topology: Topology, deadline: float) -> str:
+        about = (topology.node, topology.nodes, topology.ngpus, topology.settings)
+        caller = secrets.token_hex(16)
         while True:
             try:
-                return str(
-                    self._methods.join(
-                        topology.node, topology.nodes, topology.ngpus, topology.settings
-                    )
-                )
+                return str(self._methods.join(*about, caller))
             except xmlrpc.client.ProtocolError as error:
                 if error.errcode == 403:
                     raise UsageError(

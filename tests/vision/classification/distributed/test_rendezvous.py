@@ -95,7 +95,8 @@ def test_a_host_that_does_not_answer_is_lost_after_a_while(clock, monkeypatch):
     desk = SimpleNamespace(join=join, exchange=exchange)
     monkeypatch.setattr(meeting.xmlrpc.client, "ServerProxy", lambda *args, **kwargs: desk)
     guest = RendezvousClient(Topology(nodes=2, node=1))
-    assert calls == [(1, 2, 1, {})] * 3
+    assert [about[:4] for about in calls] == [(1, 2, 1, {})] * 3
+    assert len({about[4] for about in calls}) == 1
     for _ in range(2):
         assert guest.exchange("", False) == ""
         clock[0] += meeting._SILENCE / 2 - 0.1
@@ -144,6 +145,30 @@ def test_the_host_stays_until_the_others_know(two):
     assert guest.exchange("", False) == "node 0: no disk"
     closing.join(10)
     assert not closing.is_alive()
+
+
+def test_an_answer_that_is_lost_is_asked_for_again(port, monkeypatch):
+    """The host has let the guest in already, and knows it when it calls once more."""
+    proxy, lost = meeting.xmlrpc.client.ServerProxy, []
+
+    def lossy(*args, **kwargs):
+        real = proxy(*args, **kwargs)
+
+        def join(*about):
+            answer = real.join(*about)
+            if not lost:
+                lost.append(answer)
+                raise ConnectionResetError
+            return answer
+
+        return SimpleNamespace(join=join, exchange=real.exchange)
+
+    host = RendezvousServer(Topology(nodes=2, port=port), "cpu")
+    monkeypatch.setattr(meeting.xmlrpc.client, "ServerProxy", lossy)
+    guest = RendezvousClient(Topology(nodes=2, node=1, port=port))
+    assert lost == [""]
+    guest.exchange("", True)
+    host.close()
 
 
 def test_a_number_is_given_once(two, port):
