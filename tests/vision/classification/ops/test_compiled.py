@@ -150,6 +150,17 @@ def test_convolutions(kernels, case, precision):
     assert error(found.transpose(0, 3, 1, 2), expected) < most
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("family", ["v1", "v1d", "v2", "cifar"])
+def test_maps_between_layers_are_rounded_and_nothing_else(kernels, precision, family):
+    """Where their channels lie, what is added to them, their maximum: all of it in small types."""
+    x = np.repeat(normal(1, 3, 64, 64), 2, axis=0)  # none is clipped
+    plain, compiled = pair(SMALL[family], kernels, precision, x.transpose(0, 2, 3, 1))
+    expected, found = plain.extract_features(Tensor(x)), compiled.extract_features(Tensor(x))
+    for name in expected:
+        assert error(found[name].numpy(), expected[name].numpy()) < 0.15
+
+
 @pytest.mark.parametrize("family", ["v1d", "v2", "cifar"])
 def test_what_images_gave_takes_their_place(kernels, caplog, family):
     """Ranges that were written to a file and read from it, for images of another size, too."""
