@@ -8,21 +8,17 @@ from megengine import Tensor
 
 from benchmarks import summary
 from benchmarks.layers import Call, Profile, TimedKernels, main, profile, section
-from official.vision.classification.ops.build import KernelsUnavailable, load_kernels
+from official.vision.classification.ops.build import load_kernels
 from official.vision.classification.resnet.complexity import Cost, complexity
 from official.vision.classification.resnet.model import resnet18, resnext50_32x4d
+from tests.kernels import kernels_or_skip
 
 BUILDERS = {"resnet18": resnet18, "resnext50_32x4d": resnext50_32x4d}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _native_kernels():
-    try:
-        load_kernels(threads=1)
-    except KernelsUnavailable as reason:
-        if "no C++ compiler" in str(reason):  # all else is an error
-            pytest.skip(str(reason))
-        raise
+    kernels_or_skip()
 
 
 @pytest.mark.parametrize("arch", list(BUILDERS))

@@ -16,11 +16,7 @@ from official.vision.classification.data.normalize import Normalize
 from official.vision.classification.engine.scoring import Scorer
 from official.vision.classification.errors import UsageError
 from official.vision.classification.ops.accelerate import CompiledOps
-from official.vision.classification.ops.build import (
-    KernelsUnavailable,
-    load_kernels,
-    processor_flags,
-)
+from official.vision.classification.ops.build import processor_flags
 from official.vision.classification.ops.native import NativeOps
 from official.vision.classification.ops.plain import PlainOps
 from official.vision.classification.prediction import inference
@@ -28,6 +24,7 @@ from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.testing.tester import TestConfig as Config
 from official.vision.classification.testing.tester import test as run_test
 from official.vision.classification.zoo.trained import NetworkConfig
+from tests.kernels import kernels_or_skip
 
 needs_vnni = pytest.mark.skipif(
     "avx512_vnni" not in processor_flags(), reason="this CPU has no 8-bit instructions"
@@ -36,12 +33,7 @@ needs_vnni = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _kernels():
-    try:
-        load_kernels(threads=1)
-    except KernelsUnavailable as reason:
-        if "no C++ compiler" in str(reason):  # all else is an error
-            pytest.skip(str(reason))
-        raise
+    kernels_or_skip()
 
 
 def images(count=2, size=32):

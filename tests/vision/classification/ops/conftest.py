@@ -1,18 +1,12 @@
 import pytest
 
-from official.vision.classification.ops.build import KernelsUnavailable, load_kernels
 from official.vision.classification.ops.native import NativeOps
+from tests.kernels import kernels_or_skip
 
 
 @pytest.fixture(scope="session")
 def kernels():
-    """The native kernels; the first test that wants them may compile them."""
-    try:
-        return load_kernels(1)
-    except KernelsUnavailable as reason:
-        if "no C++ compiler" in str(reason):  # all else is an error
-            pytest.skip(str(reason))
-        raise
+    return kernels_or_skip()
 
 
 @pytest.fixture(scope="session")
