@@ -429,9 +429,13 @@ AS_BEFORE = {
 
 
 def resolved(recipe):
-    """Every key, as it is saved with a run; but for keys that came later, which must be off, or a
-    word that stands for what was done before: so they change nothing of what was published."""
+    """Every key, as it is saved with a run, and how crops are scaled in the end; but for keys that
+    came later, which must be off, or a word that stands for what was done before: so they change
+    nothing of what was published."""
     found = yaml.safe_load(dump_recipe(recipe))
+    for key, value in zip(("interpolation", "library"), recipe.augment.scaling(recipe.preprocess)):
+        if key in found["augment"]:
+            found["augment"][key] = value
     for known, values in ((DEFAULTS, found), *((DEFAULTS[key], found[key]) for key in SECTIONS)):
         for key in set(values) - set(known) - {"epochs", "batch_size", "lr"}:
             if values[key] in (None, 0, False, [], AS_BEFORE.get(key)):

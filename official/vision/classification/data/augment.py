@@ -9,7 +9,7 @@ from typing import Literal, Optional, Tuple
 
 import cv2
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from ..errors import DataError
 from ..preprocess import Preprocess
@@ -65,8 +65,14 @@ class Augment(Section):
         description="width over height of what is kept",
         json_schema_extra={"values": "two rising numbers above 0"},
     )
-    interpolation: Interpolation = Field("bilinear", description="how it is scaled")
-    library: Library = Field("cv2", description="whose scaling, which differs; see `preprocess`")
+    interpolation: Optional[Interpolation] = Field(
+        None, description="how it is scaled; `null`: as `preprocess.interpolation` says"
+    )
+    library: Optional[Library] = Field(
+        None,
+        description="whose scaling, which differs; `null`: as `preprocess.library` says, so that "
+        "a network sees in training what it will see in a test",
+    )
     decode: Literal["exact", "scaled"] = Field(
         "exact",
         description="`scaled`: a large JPEG file is decoded to 1/2, 1/4 or 1/8 of its edges where "
@@ -136,11 +142,12 @@ class Augment(Section):
             raise ValueError("aspect must be two rising numbers above 0")
         return aspect
 
-    @model_validator(mode="after")
-    def _library_can(self) -> "Augment":
-        if (self.library, self.interpolation) == ("pillow", "area"):
-            raise ValueError("area is an interpolation of cv2, not of pillow")
-        return self
+    def scaling(self, preprocess: Preprocess) -> Tuple[str, str]:
+        """The interpolation and the library of resized crops, beside that of evaluation."""
+        return (
+            self.interpolation or preprocess.interpolation,
+            self.library or preprocess.library,
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,8 @@ class TrainTransform:
 
     Args:
         size: edge of the square that comes out, in pixels.
-        preprocess: of evaluation, which resizes the image before all crops but the resized one.
+        preprocess: of evaluation, which resizes the image before all crops but the resized one, and
+            says how that one is scaled where ``augment`` does not.
     """
 
     size: int
@@ -215,7 +223,7 @@ class TrainTransform:
         part = decoder.part(data, box, header.orientation if header else 1, divisor)
         if part is None:
             return None
-        part = scaled(part, (self.size, self.size), how.interpolation, how.library)
+        part = scaled(part, (self.size, self.size), *how.scaling(self.preprocess))
         if rng is not None:
             return self._after_crop(part, rng)
         return cv2.flip(part, 1) if mirrored else part
@@ -229,9 +237,8 @@ class TrainTransform:
     def _crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         how = self.augment
         if how.crop == "resized":
-            return random_resized_crop(
-                image, self.size, rng, how.area, how.aspect, how.interpolation, how.library
-            )
+            scaling = how.scaling(self.preprocess)
+            return random_resized_crop(image, self.size, rng, how.area, how.aspect, *scaling)
         padding = how.padding if how.crop == "padded" else 0
         return random_padded_crop(resize(image, self.preprocess), self.size, padding, rng)
 

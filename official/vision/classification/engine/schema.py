@@ -331,6 +331,8 @@ class Recipe(Section):
             )
         if augment.crop == "random" and not self.preprocess.crop:
             raise ValueError("augment.crop random needs preprocess.crop, its size")
+        if augment.scaling(self.preprocess) == ("area", "pillow"):
+            raise ValueError("augment: area is an interpolation of cv2, not of pillow")
         return self
 
     @property

@@ -3,6 +3,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from official.vision.classification.data.augment import (
     Augment,
@@ -16,7 +17,7 @@ from official.vision.classification.data.augmentation.erasing import random_eras
 from official.vision.classification.data.augmentation.rand_augment import RandAugment
 from official.vision.classification.data.sampler import sample_generator
 from official.vision.classification.data.transforms import resize
-from official.vision.classification.preprocess import Preprocess
+from official.vision.classification.preprocess import PRESETS, Preprocess
 
 CUB = Preprocess(resize=[60, 50], crop=44)
 AS_IT_IS = Preprocess(resize=None, crop=None)
@@ -178,6 +179,21 @@ def test_sizes(size):
         for seed in range(20):
             found = transform(noise(40, 30), np.random.default_rng(seed))
             assert found.shape == (size, size, 3) and found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_crop_is_scaled_as_a_test_scales(interpolation):
+    """By Pillow itself where the weights' own images were: OpenCV's would be other pixels."""
+    image = noise(600, 800)
+    stated = PRESETS["torchvision"].override({"interpolation": interpolation})
+    found = TrainTransform(64, Augment(flip=False), stated)(image, np.random.default_rng(5))
+    part = image[drawn_box(np.random.default_rng(5), 600, 800)]
+    resample = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}[interpolation]
+    expected = np.asarray(Image.fromarray(part).resize((64, 64), resample))
+    np.testing.assert_array_equal(found, expected)
+    mine = Augment(flip=False, interpolation="area", library="cv2")
+    found = TrainTransform(64, mine, stated)(image, np.random.default_rng(5))
+    np.testing.assert_array_equal(found, cv2.resize(part, (64, 64), interpolation=cv2.INTER_AREA))
 
 
 # Every key of a recipe's section

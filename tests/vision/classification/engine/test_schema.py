@@ -165,6 +165,10 @@ def test_what_does_not_fit_is_named(change, message):
             "my.yaml: augment: area is an interpolation of cv2, not of pillow",
         ),
         (
+            {"augment": {"interpolation": "area"}, "preprocess": {"library": "pillow"}},
+            "my.yaml: augment: area is an interpolation of cv2, not of pillow",
+        ),
+        (
             {"augment": {"crop": "random"}, "preprocess": {"crop": None}},
             "my.yaml: augment.crop random needs preprocess.crop, its size",
         ),
