@@ -364,7 +364,8 @@ def _say_assumptions(known: PretrainedConfig) -> None:
     if known.preprocess_by == "assumed":
         p = known.preprocess
         unsaid.append("how its images are prepared")
-        assumed.append(f"{p.order}, mean {p.mean}, std {p.std}, resize {p.resize}, crop {p.crop}")
+        colours = f"{p.order}, mean {p.mean}, std {p.std}"
+        assumed.append(f"{colours}, resize {p.resize} by {p.library}, crop {p.crop}")
         flag = "; --preprocess says otherwise"
     if known.classes_by == "assumed" and known.num_classes == 1000:
         unsaid.append("which classes it has")

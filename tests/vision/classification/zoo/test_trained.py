@@ -153,8 +153,8 @@ def test_what_is_assumed_is_told_in_one_line(bare, caplog):
     assert network.classes is None
     assert caplog.messages == [
         f"{bare}: does not say how its images are prepared; assuming BGR, mean "
-        "(103.53, 116.28, 123.675), std (57.375, 57.12, 58.395), resize 32, crop 32; --preprocess "
-        "says otherwise"
+        "(103.53, 116.28, 123.675), std (57.375, 57.12, 58.395), resize 32 by cv2, crop 32; "
+        "--preprocess says otherwise"
     ]
 
 
