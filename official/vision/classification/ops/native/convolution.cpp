@@ -118,25 +118,30 @@ struct Operands {
     void *x, *weight, *bias, *add, *y;
 };
 
+template <typename T>
+void run_winograd(const Problem& p, const Winograd& problem, const Operands& o) {
+    T *x = static_cast<T*>(o.x), *add = static_cast<T*>(o.add), *y = static_cast<T*>(o.y);
+    float *weight = static_cast<float*>(o.weight), *bias = static_cast<float*>(o.bias);
+    if (p.kind == FORWARD)
+        winograd_forward<T>(problem, x, weight, bias, add, p.relu, y);
+    else if (p.kind == BACKWARD_DATA)
+        winograd_data<T>(problem, y, weight, x);
+    else
+        winograd_filter<T>(problem, x, y, weight);
+}
+
 // Whether Winograd's algorithm does it, and did.
 bool run_winograd(const Problem& p, const Operands& o) {
     const dims one{1, 1}, none{0, 0};
-    if (p.bfloat16 || p.weight.size() != 4 || p.weight[2] != 3 || p.weight[3] != 3 ||
-        p.stride != one || p.dilation != none || p.padding[0] != p.padding[1] ||
+    if (p.weight.size() != 4 || p.weight[2] != 3 || p.weight[3] != 3 || p.stride != one ||
+        p.dilation != none || p.padding[0] != p.padding[1] ||
         (p.bias && p.kind == BACKWARD_FILTER))
         return false;
     const Winograd problem{size_t(p.x[0]), size_t(p.x[2]), size_t(p.x[3]), size_t(p.x[1]),
                            size_t(p.y[1]), int(p.padding[0])};
     if (!problem.pays())
         return false;
-    const auto floats = [](void* pointer) { return static_cast<float*>(pointer); };
-    float *x = floats(o.x), *weight = floats(o.weight), *y = floats(o.y);
-    if (p.kind == FORWARD)
-        winograd_forward(problem, x, weight, floats(o.bias), floats(o.add), p.relu, y);
-    else if (p.kind == BACKWARD_DATA)
-        winograd_data(problem, y, weight, x);
-    else
-        winograd_filter(problem, x, y, weight);
+    (p.bfloat16 ? run_winograd<Bfloat16> : run_winograd<float>)(p, problem, o);
     return true;
 }
 

@@ -12,6 +12,8 @@
 #include <climits>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -203,6 +205,19 @@ void run_parts(size_t parts, Work work, void* what) {
     mine.begin(parts, 0, work, what);
     mine.take_parts();
     mine.wait_until_done();
+}
+
+float* scratch(size_t count) {
+    struct Free {
+        void operator()(float* pointer) const { std::free(pointer); }
+    };
+    thread_local std::unique_ptr<float, Free> storage;
+    thread_local size_t size = 0;
+    if (count > size) {
+        size = (count + 15) / 16 * 16;
+        storage.reset(static_cast<float*>(std::aligned_alloc(64, size * sizeof(float))));
+    }
+    return storage.get();
 }
 
 void begin_team(size_t parts, Work work, void* what) {

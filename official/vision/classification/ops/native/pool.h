@@ -45,4 +45,13 @@ void parallel(size_t count, F f) {
     });
 }
 
+// As many parts or a few more, so that no thread waits for the last of several.
+inline size_t for_all_threads(size_t parts) {
+    const size_t several = threads_here();
+    return parts <= 1 ? 1 : (parts + several - 1) / several * several;
+}
+
+// Floats of this thread that stay from call to call.
+float* scratch(size_t count);
+
 }  // namespace resnet

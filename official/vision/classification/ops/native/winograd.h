@@ -18,11 +18,15 @@ struct Winograd {
     bool pays() const;
 };
 
-// weight is (out, in, 3, 3); bias and add may be null: y = relu(conv(x) + bias + add)
+// For maps of float and of Bfloat16, T. weight is (out, in, 3, 3); bias and add may be null:
+// y = relu(conv(x) + bias + add)
+template <typename T>
 void winograd_forward(
-        const Winograd& problem, const float* x, const float* weight, const float* bias,
-        const float* add, bool relu, float* y);
-void winograd_data(const Winograd& problem, const float* dy, const float* weight, float* dx);
-void winograd_filter(const Winograd& problem, const float* x, const float* dy, float* dweight);
+        const Winograd& problem, const T* x, const float* weight, const float* bias, const T* add,
+        bool relu, T* y);
+template <typename T>
+void winograd_data(const Winograd& problem, const T* dy, const float* weight, T* dx);
+template <typename T>
+void winograd_filter(const Winograd& problem, const T* x, const T* dy, float* dweight);
 
 }  // namespace resnet

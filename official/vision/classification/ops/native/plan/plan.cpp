@@ -1,26 +1,11 @@
 #include "plan.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <initializer_list>
 #include <limits>
-#include <memory>
 
 namespace resnet {
 namespace plan {
-
-float* scratch(size_t count) {
-    struct Free {
-        void operator()(float* pointer) const { std::free(pointer); }
-    };
-    thread_local std::unique_ptr<float, Free> storage;
-    thread_local size_t size = 0;
-    if (count > size) {
-        size = (count + LANES - 1) / LANES * LANES;
-        storage.reset(static_cast<float*>(std::aligned_alloc(64, size * sizeof(float))));
-    }
-    return storage.get();
-}
 
 namespace {
 

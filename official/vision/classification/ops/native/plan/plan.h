@@ -316,15 +316,6 @@ struct Pixel {
     }
 };
 
-// As many parts or a few more, so that no thread waits for the last of several.
-inline size_t for_all_threads(size_t parts) {
-    const size_t several = threads_here();
-    return parts <= 1 ? 1 : (parts + several - 1) / several * several;
-}
-
-// Floats of this thread that stay from step to step.
-float* scratch(size_t count);
-
 void convolve(const Step& step);
 bool convolves(Type type);
 void winograd(const Step& step);

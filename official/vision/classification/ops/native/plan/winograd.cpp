@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "../winograd_products.h"
 #include "../winograd_tiles.h"
 #include "plan.h"
 
@@ -13,7 +14,6 @@ namespace resnet {
 namespace plan {
 namespace {
 
-constexpr size_t PANEL = 64;
 constexpr size_t CACHE = 640 << 10;  // bytes of a block's points
 constexpr size_t WEIGHT = 4 << 20;   // bytes of a weight that stays in a cache
 
@@ -75,42 +75,6 @@ void from_points(
     }
 }
 
-// result (rows, 16 N) = left (rows, inner) right (inner, 16 N)
-template <int R, int N>
-void multiply_rows(const float* left, size_t inner, const float* right, float* result) {
-    Floats sums[R][N]{};
-    for (size_t k = 0; k < inner; ++k, right += N * LANES) {
-        Floats w[N];
-        for (int v = 0; v < N; ++v)
-            w[v] = resnet::load(right + v * LANES);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            const Floats x = left[r * inner + k] - Floats{};
-#pragma GCC unroll 8
-            for (int v = 0; v < N; ++v)
-                sums[r][v] += x * w[v];
-        }
-    }
-    for (int r = 0; r < R; ++r)
-        for (int v = 0; v < N; ++v)
-            resnet::store(result + (r * N + v) * LANES, sums[r][v]);
-}
-
-// Few rows at a time read `right` often: all parts have about as many.
-template <int N>
-void multiply(size_t rows, const float* left, size_t inner, const float* right, float* result) {
-    static constexpr decltype(&multiply_rows<1, N>) ROWS[] = {
-            multiply_rows<1, N>, multiply_rows<2, N>, multiply_rows<3, N>,
-            multiply_rows<4, N>, multiply_rows<5, N>, multiply_rows<6, N>};
-    for (size_t parts = (rows + 5) / 6; parts > 0; --parts) {
-        const size_t some = (rows + parts - 1) / parts;
-        ROWS[some - 1](left, inner, right, result);
-        rows -= some;
-        left += some * inner;
-        result += some * N * LANES;
-    }
-}
-
 // Panels first to last of the outputs of a block of tiles whose points are known.
 template <typename E>
 void compute_panels(
@@ -119,21 +83,12 @@ void compute_panels(
     const size_t inner = s.x.channels, rows = end - begin;
     for (size_t panel = first_panel; panel < last_panel; ++panel) {
         const size_t channel = panel * PANEL;
-        const size_t lanes =
-                std::min<size_t>(PANEL, (s.y.channels - channel + LANES - 1) / LANES * LANES);
+        const size_t lanes = lanes_of(panel, s.y.channels);
         const float* weight = static_cast<const float*>(s.weight) + channel * POINTS * inner;
         for (size_t point = 0; point < POINTS; ++point) {
-            const float* left = points + point * rows * inner;
+            const Strided left{points + point * rows * inner, inner, 1};
             const float* right = weight + point * inner * lanes;
-            float* result = products + point * rows * lanes;
-            if (lanes == 64)
-                multiply<4>(rows, left, inner, right, result);
-            else if (lanes == 48)
-                multiply<3>(rows, left, inner, right, result);
-            else if (lanes == 32)
-                multiply<2>(rows, left, inner, right, result);
-            else
-                multiply<1>(rows, left, inner, right, result);
+            multiply(rows, left, inner, right, lanes, products + point * rows * lanes);
         }
         from_points(s, ending, tiles, begin, end, channel, lanes, products);
     }
@@ -143,7 +98,7 @@ template <typename E>
 void compute(const Step& s) {
     const Tiles tiles(s.y.count, s.y.height, s.y.width);
     const Ending<E> ending(s);
-    const size_t panels = (s.y.channels + PANEL - 1) / PANEL;
+    const size_t panels = panels_of(s.y.channels);
     const size_t bytes = POINTS * 4 * (s.x.channels + PANEL);  // of a tile's points
     // Few tiles at a time read the weight often; of many the points leave the cache. Where the weight
     // leaves it, it is read once, by threads that share its panels; each makes the points it needs.
