@@ -148,6 +148,7 @@ def _flags() -> List[str]:
             "-march=native",
             "-std=c++17",
             "-ffp-contract=fast",
+            "-fno-math-errno",  # or roots are taken one by one
             "-fopenmp-simd",
             "-fPIC",
             "-shared",

@@ -7,6 +7,7 @@ but the tensors are ordinary ones.
 
 import functools
 import logging
+import math
 from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 import megengine.functional as F
@@ -32,10 +33,18 @@ from .functions import (
     to_maps,
     to_rows,
 )
-from .plain import Padding, PlainOps
+from .plain import Adaptation, Padding, PlainOps
 from .sgd import NativeSGD
 
 logger = logging.getLogger(__name__)
+
+
+@functools.lru_cache(maxsize=16)
+def adaptation_numbers(by: Adaptation) -> Tensor:
+    """As the kernel takes them; all tensors of a group share them in a step."""
+    (beta1, beta2), step = by.betas, by.step
+    shares = (1 - beta1**step, math.sqrt(1 - beta2**step))
+    return Tensor(np.array([by.rate, beta1, beta2, by.eps, by.decay, *shares], np.float32))
 
 
 def _eager(method: Callable) -> Callable:
@@ -171,6 +180,14 @@ class NativeOps(PlainOps):
         self, groups: Iterable[Dict[str, Any]], lr: float, momentum: float, nesterov: bool
     ) -> NativeSGD:
         return NativeSGD(self.kernels, groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+    def adapt(
+        self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, by: Adaptation
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        numbers = adaptation_numbers(by)
+        tensors = (weight, gradient, mean, square, numbers)
+        weight, mean, square = self.kernels("Adapt", *tensors, trust=int(by.trust))
+        return weight, mean, square
 
     def lerp(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
         return self.kernels("Lerp", start, end, share)[0]

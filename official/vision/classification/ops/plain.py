@@ -6,7 +6,8 @@ there; that is why ``conv_norm`` and ``add`` know of what follows them.
 """
 
 import functools
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+import math
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Tuple
 
 import megengine.functional as F
 import megengine.module as M
@@ -111,6 +112,21 @@ class PlainOps:
         """The optimizer of a network that computes with these operations."""
         return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
+    def adapt(
+        self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, by: "Adaptation"
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """Weight, mean and square after a step of AdamW or LAMB, whose papers have the names."""
+        (beta1, beta2), step = by.betas, by.step
+        mean = beta1 * mean + (1 - beta1) * gradient
+        square = beta2 * square + (1 - beta2) * (gradient * gradient)
+        root = F.sqrt(square) / math.sqrt(1 - beta2**step)
+        update = (mean / (1 - beta1**step)) / (root + by.eps)
+        if by.decay:
+            update = update + by.decay * weight
+        if by.trust:
+            update = update * _trust_ratio(weight, update)
+        return weight - by.rate * update, mean, square
+
     def whole(self, network: "Layer", method: Callable, x: Tensor) -> Any:
         """``method(network, x)``, which other operations may have compiled."""
         return method(network, x)
@@ -118,6 +134,29 @@ class PlainOps:
     def lerp(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
         """``start + share (end - start)``, tensors of one shape and a share of shape (1,)."""
         return start + share * (end - start)
+
+
+class Adaptation(NamedTuple):
+    """What a step of AdamW or LAMB is taken with; ``step`` counts from 1."""
+
+    rate: float
+    betas: Tuple[float, float]
+    eps: float
+    decay: float
+    step: float
+    trust: bool  # whether the update is scaled to the length of the weights
+
+
+def l2_norm(x: Tensor) -> Tensor:
+    """The root of the sum of squares, of shape ()."""
+    flat = x.flatten()
+    return F.sqrt((flat * flat).sum())
+
+
+def _trust_ratio(weight: Tensor, update: Tensor) -> Tensor:
+    weight_norm, update_norm = l2_norm(weight), l2_norm(update)
+    defined = F.logical_and(weight_norm > 0, update_norm > 0)
+    return F.where(defined, weight_norm / update_norm, F.ones_like(weight_norm))
 
 
 class Layer(M.Module):

@@ -1,8 +1,8 @@
 """The optimizer of a recipe: which parameters it moves, at what rate, with what decay.
 
 SGD is MegEngine's own. MegEngine 1.13 has AdamW too, and a LAMB whose constructor fails; the
-operator behind that (``LAMBUpdate``) applies no trust ratio on the CPU, so that LAMB is computed
-here from ordinary operations.
+operator behind that (``LAMBUpdate``) applies no trust ratio on the CPU. Both are computed here by
+the model's operations, which for a CPU are one native kernel for each tensor.
 """
 
 import math
@@ -17,6 +17,7 @@ from megengine.module.batchnorm import _BatchNorm
 
 from ..engine.schema import Optimizer
 from ..errors import UsageError
+from ..ops.plain import Adaptation, Layer, PlainOps, l2_norm
 
 NORMS = (_BatchNorm, M.GroupNorm, M.InstanceNorm, M.LayerNorm, M.GeneralNorm)
 CLASSIFIER = "fc"
@@ -56,11 +57,11 @@ def _sgd(groups: Groups, section: Optimizer, model: M.Module) -> optim.Optimizer
 
 
 def _lamb(groups: Groups, section: Optimizer, model: M.Module) -> optim.Optimizer:
-    return LAMB(groups, lr=UNSET, betas=section.betas, eps=section.eps)
+    return LAMB(groups, lr=UNSET, betas=section.betas, eps=section.eps, ops=model.ops)
 
 
 def _adamw(groups: Groups, section: Optimizer, model: M.Module) -> optim.Optimizer:
-    return AdamW(groups, lr=UNSET, betas=section.betas, eps=section.eps)
+    return AdamW(groups, lr=UNSET, betas=section.betas, eps=section.eps, ops=model.ops)
 
 
 # By optimizer.type of a recipe.
@@ -91,12 +92,6 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> Tensor:
     for parameter in clipped:
         parameter.grad._reset(parameter.grad * scale)
     return norm
-
-
-def l2_norm(x: Tensor) -> Tensor:
-    """The root of the sum of squares, of shape ()."""
-    flat = x.flatten()
-    return F.sqrt((flat * flat).sum())
 
 
 def freeze_stages(model: M.Module, count: int) -> None:
@@ -153,28 +148,12 @@ def stages(model: M.Module) -> List[List[M.Module]]:
     return found
 
 
-class AdamW(optim.AdamW):
-    """MegEngine's AdamW, ``w -= lr (m / (sqrt(v) + eps) + weight_decay w)`` with unbiased m and v.
+class AdamW(optim.Optimizer):
+    """``w -= lr (m / (sqrt(v) + eps) + weight_decay w)`` with unbiased m and v.
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (arXiv:1711.05101),
     Algorithm 2; the decay follows ``lr`` as PyTorch's does. The step has shape (1,): checkpoints
     hold no tensor without an axis.
-    """
-
-    def _create_state(self, param_group: Dict[str, Any]) -> None:
-        for parameter in param_group["params"]:
-            _add_moments(self, parameter)
-
-
-class LAMB(optim.Optimizer):
-    """AdamW's update, scaled for every tensor to the length of its weights.
-
-    Source: You et al., "Large Batch Optimization for Deep Learning" (arXiv:1904.00962), Algorithm
-    2, in the form of NVIDIA's NvLamb and timm, which the published ResNet rows were trained with
-    (Wightman et al., arXiv:2110.00476): ``u = m / (sqrt(v) + eps) + weight_decay w`` with unbiased
-    m and v; ``w -= lr r u``. The trust ratio ``r = |w| / |u|`` (L2 norms) is used only for tensors
-    with weight decay, and is 1 where either norm is 0. That form also clips the norm of all
-    gradients together to 1 before it uses them; here ``clip_grad_norm`` does it.
 
     Args:
         params: parameters, or groups of them with values of their own for what follows.
@@ -182,7 +161,10 @@ class LAMB(optim.Optimizer):
         betas: decay per step of the means of the gradient and of its square.
         eps: added to the root.
         weight_decay: decay per step, before ``lr`` and the trust ratio.
+        ops: the operations that compute it.
     """
+
+    trusts = False
 
     def __init__(
         self,
@@ -191,34 +173,47 @@ class LAMB(optim.Optimizer):
         betas: Tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
+        ops: PlainOps = Layer.ops,
     ):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
+        self._ops = ops
 
     def _create_state(self, param_group: Dict[str, Any]) -> None:
         for parameter in param_group["params"]:
-            _add_moments(self, parameter)
+            self._add_state(parameter, "exp_avg")
+            self._add_state(parameter, "exp_avg_sq")
+            self._add_state(parameter, "step", initializer=np.zeros(1, np.float32))
 
     def _updates(self, param_group: Dict[str, Any]) -> None:
-        beta1, beta2 = param_group["betas"]
-        decay = param_group["weight_decay"]
+        betas, decay = tuple(param_group["betas"]), param_group["weight_decay"]
+        trust = self.trusts and decay > 0
         for parameter in param_group["params"]:
-            grad = parameter.grad
-            if grad is None:
+            if parameter.grad is None:
                 continue
             state = self._state[parameter]
             mean, square = state["exp_avg"], state["exp_avg_sq"]
             # Made from a number of the host's, the step is read without waiting for the device.
             step = state["step"].numpy().item() + 1
             state["step"]._reset(Tensor(np.array([step], np.float32)))
-            mean._reset(beta1 * mean + (1 - beta1) * grad)
-            square._reset(beta2 * square + (1 - beta2) * (grad * grad))
-            root = F.sqrt(square) / math.sqrt(1 - beta2**step)
-            update = (mean / (1 - beta1**step)) / (root + param_group["eps"])
-            if decay:
-                update = update + decay * parameter
-                update = update * _trust_ratio(parameter, update)
-            parameter._reset(parameter - param_group["lr"] * update)
+            by = Adaptation(param_group["lr"], betas, param_group["eps"], decay, step, trust)
+            moved = self._ops.adapt(parameter, parameter.grad, mean, square, by)
+            for tensor, value in zip((parameter, mean, square), moved):
+                tensor._reset(value)
+
+
+class LAMB(AdamW):
+    """AdamW's update, scaled for every tensor to the length of its weights.
+
+    Source: You et al., "Large Batch Optimization for Deep Learning" (arXiv:1904.00962), Algorithm
+    2, in the form of NVIDIA's NvLamb and timm, which the published ResNet rows were trained with
+    (Wightman et al., arXiv:2110.00476): ``u = m / (sqrt(v) + eps) + weight_decay w`` with unbiased
+    m and v; ``w -= lr r u``. The trust ratio ``r = |w| / |u|`` (L2 norms) is used only for tensors
+    with weight decay, and is 1 where either norm is 0. That form also clips the norm of all
+    gradients together to 1 before it uses them; here ``clip_grad_norm`` does it.
+    """
+
+    trusts = True
 
 
 def _groups(model: M.Module, section: Optimizer, freeze: int, head_lr: float) -> Groups:
@@ -255,15 +250,3 @@ def _frozen(model: M.Module, count: int) -> List[M.Module]:
             f"layer{len(known) - 1}; expected 0 to {len(known)}"
         )
     return [module for stage in known[:count] for module in stage]
-
-
-def _trust_ratio(parameter: Tensor, update: Tensor) -> Tensor:
-    weight_norm, update_norm = l2_norm(parameter), l2_norm(update)
-    defined = F.logical_and(weight_norm > 0, update_norm > 0)
-    return F.where(defined, weight_norm / update_norm, F.ones_like(weight_norm))
-
-
-def _add_moments(optimizer: optim.Optimizer, parameter: Parameter) -> None:
-    optimizer._add_state(parameter, "exp_avg")
-    optimizer._add_state(parameter, "exp_avg_sq")
-    optimizer._add_state(parameter, "step", initializer=np.zeros(1, np.float32))

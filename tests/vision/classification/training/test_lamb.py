@@ -1,14 +1,24 @@
-"""LAMB and AdamW next to their formulas, computed in float64 from one gradient after another."""
+"""LAMB and AdamW next to their formulas, computed in float64 from one gradient after another; by
+MegEngine's operations and by the kernel for CPUs."""
 
 import numpy as np
 import pytest
 from megengine import Parameter, Tensor
 
-from official.vision.classification.training.optimizers import LAMB, AdamW, clip_grad_norm, l2_norm
+from official.vision.classification.ops.native import NativeOps
+from official.vision.classification.ops.plain import PlainOps, l2_norm
+from official.vision.classification.training.optimizers import LAMB, AdamW, clip_grad_norm
+from tests.kernels import kernels_or_skip
 
-SHAPES = {"weight": (8, 4, 3, 3), "bias": (8,), "empty": (4, 5), "single": (1,)}
+# The last has more elements than the kernel takes at once, and an odd number of them.
+SHAPES = {"weight": (8, 4, 3, 3), "bias": (8,), "empty": (4, 5), "single": (1,), "large": (9, 1001)}
 BETAS = (0.9, 0.99)
 EPS = 1e-6
+
+
+@pytest.fixture(params=["plain", "native"])
+def ops(request):
+    return PlainOps() if request.param == "plain" else NativeOps(kernels_or_skip())
 
 
 def starting_values():
@@ -57,22 +67,22 @@ def expected(decays, steps, rates, trust, max_norm=np.inf):
     return weights
 
 
-def build(kind, decays):
+def build(kind, decays, ops):
     parameters = {name: Parameter(value) for name, value in starting_values().items()}
     groups = [
         {"params": [parameter], "weight_decay": decays[name]}
         for name, parameter in parameters.items()
     ]
-    return kind(groups, lr=1.0, betas=BETAS, eps=EPS), parameters
+    return kind(groups, lr=1.0, betas=BETAS, eps=EPS, ops=ops), parameters
 
 
-DECAYS = {"weight": 0.3, "bias": 0.0, "empty": 0.3, "single": 0.05}
+DECAYS = {"weight": 0.3, "bias": 0.0, "empty": 0.3, "single": 0.05, "large": 0.1}
 RATES = [0.01, 0.02, 0.05, 0.03, 0.001, 0.1]
 
 
 @pytest.mark.parametrize(("kind", "trust"), [(LAMB, True), (AdamW, False)])
-def test_steps_follow_the_formula(kind, trust):
-    optimizer, parameters = build(kind, DECAYS)
+def test_steps_follow_the_formula(kind, trust, ops):
+    optimizer, parameters = build(kind, DECAYS, ops)
     found = move(optimizer, parameters, gradients(6), RATES)
     wanted = expected(DECAYS, gradients(6), RATES, trust)
     for name, start in starting_values().items():
@@ -81,10 +91,10 @@ def test_steps_follow_the_formula(kind, trust):
         np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-5 * way)
 
 
-def test_lamb_with_clipping_is_the_published_optimizer():
+def test_lamb_with_clipping_is_the_published_optimizer(ops):
     """NvLamb divides all gradients by their common norm where it is above 1, then goes on."""
     steps = [step for pair in zip(gradients(3, 5.0), gradients(3, 1e-3)) for step in pair]
-    optimizer, parameters = build(LAMB, DECAYS)
+    optimizer, parameters = build(LAMB, DECAYS, ops)
     found = move(optimizer, parameters, steps, RATES, max_norm=1.0)
     wanted = expected(DECAYS, steps, RATES, trust=True, max_norm=1.0)
     unclipped = expected(DECAYS, steps, RATES, trust=True)
@@ -94,9 +104,9 @@ def test_lamb_with_clipping_is_the_published_optimizer():
             assert np.abs(found[name] - unclipped[name]).max() > 1e-4
 
 
-def test_a_tensor_without_decay_moves_by_the_rate_alone_and_one_with_decay_by_its_length():
+def test_a_tensor_without_decay_moves_by_the_rate_alone_and_one_with_decay_by_its_length(ops):
     """The first u is the gradient's sign, and the trust ratio gives it the length of w."""
-    optimizer, parameters = build(LAMB, {**DECAYS, "weight": 1e-9})
+    optimizer, parameters = build(LAMB, {**DECAYS, "weight": 1e-9}, ops)
     before = starting_values()
     after = move(optimizer, parameters, gradients(1), [0.01])
     steps = {name: after[name] - before[name] for name in SHAPES}
@@ -106,8 +116,8 @@ def test_a_tensor_without_decay_moves_by_the_rate_alone_and_one_with_decay_by_it
 
 
 @pytest.mark.parametrize("kind", [LAMB, AdamW])
-def test_no_gradient_no_update(kind):
-    optimizer, parameters = build(kind, DECAYS)
+def test_no_gradient_no_update(kind, ops):
+    optimizer, parameters = build(kind, DECAYS, ops)
     parameters["weight"].grad = Tensor(gradients(1)[0]["weight"])
     optimizer.step()
     for name, value in starting_values().items():
@@ -115,8 +125,8 @@ def test_no_gradient_no_update(kind):
     assert optimizer._state[parameters["bias"]]["step"].numpy() == [0]
 
 
-def test_a_gradient_of_zeros_leaves_a_weight_of_zeros_finite():
-    optimizer, parameters = build(LAMB, DECAYS)
+def test_a_gradient_of_zeros_leaves_a_weight_of_zeros_finite(ops):
+    optimizer, parameters = build(LAMB, DECAYS, ops)
     parameters["empty"].grad = Tensor(np.zeros(SHAPES["empty"], np.float32))
     optimizer.step()
     assert np.array_equal(parameters["empty"].numpy(), np.zeros(SHAPES["empty"]))

@@ -48,10 +48,11 @@ inline size_t channels(const Shape& shape) {
     return shape[shape.ndim() - 1];
 }
 
+constexpr size_t PART = 4096;  // elements: what is smaller is not worth a second thread
+
 // Call f(index, n) for all elements of the tensor, by `each_lanes`, on all threads.
 template <typename F>
 void each_element(const Tensor& tensor, F f) {
-    constexpr size_t PART = 4096;  // what is smaller is not worth a second thread
     const size_t size = tensor.size();
     parallel((size + PART - 1) / PART, [=](size_t begin, size_t end, int) {
         each_lanes(begin * PART, std::min(end * PART, size), f);
