@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the pictures of README.md and docs/networks.md anew from what is in official/.
+"""Draw the pictures of README.md and docs/ anew from what is in official/ and docs/.
 
     python tools/draw_pictures.py
     python tools/draw_pictures.py --run
@@ -24,6 +24,7 @@ from official.vision.classification.engine.device import use_device  # noqa: E40
 from tools.pictures import style  # noqa: E402
 from tools.pictures.accuracy import draw_accuracy  # noqa: E402
 from tools.pictures.architectures import draw_architectures  # noqa: E402
+from tools.pictures.fine_tuning import draw_fine_tuning  # noqa: E402
 from tools.pictures.run import draw_run  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
@@ -31,6 +32,7 @@ ASSETS = ROOT / "official" / "assets"
 PICTURES: Dict[str, Callable[[], Figure]] = {
     "architectures": draw_architectures,
     "accuracy": draw_accuracy,
+    "fine_tuning": draw_fine_tuning,
 }
 
 

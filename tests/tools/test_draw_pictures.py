@@ -31,7 +31,7 @@ def tool():
         yield load_script("tools/draw_pictures.py")
 
 
-@pytest.mark.parametrize("name", ["architectures", "accuracy"])
+@pytest.mark.parametrize("name", ["architectures", "accuracy", "fine_tuning"])
 def test_the_pictures_are_what_the_networks_and_cards_say(tool, tmp_path, name):
     tool.draw(name, tmp_path / "new.svg")
     path = PICTURES / f"{name}.svg"

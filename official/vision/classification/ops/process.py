@@ -1,6 +1,8 @@
 """What a process must be like for the kernels on a CPU."""
 
+import contextlib
 import ctypes
+from typing import Iterator
 
 import megengine
 from megengine.core._imperative_rt.common import CompNode
@@ -8,7 +10,8 @@ from megengine.core._imperative_rt.common import CompNode
 CPU = "cpu:default"
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
-_PR_SET_TIMERSLACK = 29  # from Linux's prctl.h
+_PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30  # from Linux's prctl.h
+_SLACK = 2_000_000  # nanoseconds
 
 
 def count_gpus() -> int:
@@ -24,7 +27,7 @@ def use_cpu() -> None:
     """Make the CPU's device on which kernels run where they are called that of every new tensor."""
     CompNode._set_default_device(CPU)
     _keep_freed_memory()
-    _calm_polling_thread()
+    _set_timer_slack(_SLACK)  # of MegEngine's polling thread: see calm_polling
 
 
 def _keep_freed_memory() -> None:
@@ -40,13 +43,29 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def _calm_polling_thread() -> None:
+@contextlib.contextmanager
+def calm_polling() -> Iterator[None]:
     """Let MegEngine's thread that asks for finished events every 10 us do so every 2 ms.
 
-    It would take a quarter of a core from the kernels. What it frees are tensors on other devices
-    and the host's copies of data, of which there are few here. Threads inherit the slack that
-    Linux may give their timers, and that one starts with the first tensor.
+    It would take a sixth to a quarter of a core from the kernels. What it frees are tensors on other
+    devices and the host's copies of data, of which there are few on a machine without a GPU; on one
+    that has some, nothing is changed. Threads inherit the slack that Linux may give their timers
+    from the one that starts them, and that one starts with the first tensor.
     """
     libc = ctypes.CDLL(None)
+    if count_gpus() or not hasattr(libc, "prctl"):
+        yield
+        return
+    before = libc.prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)
+    _set_timer_slack(_SLACK)
+    try:
+        yield
+    finally:
+        _set_timer_slack(before)
+
+
+def _set_timer_slack(nanoseconds: int) -> None:
+    """Of this thread, and of those that it will start."""
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
-        libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(2_000_000), 0, 0, 0)
+        libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(nanoseconds), 0, 0, 0)

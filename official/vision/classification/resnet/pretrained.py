@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union
 import megengine.module as M
 
 from ..ops.accelerate import compile
+from ..ops.process import calm_polling
 
 Pretrained = Union[bool, str]  # False, True (the default weights), "best", a row's name, a path
 Loader = Callable[[M.Module, str, Pretrained], None]
@@ -52,7 +53,8 @@ def accepts_pretrained(build: Callable[..., M.Module]) -> Callable[..., M.Module
     def build_and_fill(
         pretrained: Pretrained = False, compiled: Union[bool, str] = False, **kwargs: Any
     ) -> M.Module:
-        model = build(**kwargs)
+        with calm_polling():
+            model = build(**kwargs)
         if pretrained not in (False, None):
             if _loader is None:
                 raise RuntimeError(

@@ -130,10 +130,19 @@ void run_winograd(const Problem& p, const Winograd& problem, const Operands& o) 
         winograd_filter<T>(problem, x, y, weight);
 }
 
+// AMX multiplies bfloat16 so much faster than AVX-512 float32 that Winograd's algorithm does not
+// make up for it.
+#ifdef __AMX_BF16__
+constexpr bool DIRECT_IN_BFLOAT16 = true;
+#else
+constexpr bool DIRECT_IN_BFLOAT16 = false;
+#endif
+
 // Whether Winograd's algorithm does it, and did.
 bool run_winograd(const Problem& p, const Operands& o) {
     const dims one{1, 1}, none{0, 0};
-    if (p.weight.size() != 4 || p.weight[2] != 3 || p.weight[3] != 3 || p.stride != one ||
+    if ((p.bfloat16 && DIRECT_IN_BFLOAT16) || p.weight.size() != 4 || p.weight[2] != 3 ||
+        p.weight[3] != 3 || p.stride != one ||
         p.dilation != none || p.padding[0] != p.padding[1] ||
         (p.bias && p.kind == BACKWARD_FILTER))
         return false;
