@@ -32,7 +32,8 @@ _CACHE = 12 << 20  # bytes of maps that are expected to stay in a cache
 _HEAVY = 1 << 20  # numbers of a weight that would not stay there as Winograd's points
 _FEWEST = 4  # nodes that have an own number of images at once
 _SPARE = 4  # arenas that a plan keeps for the next of several threads
-_LEAST_TILES = 12  # for which Winograd's algorithm is faster than the direct one
+# For which Winograd's algorithm is faster than the direct one, by type of element.
+_LEAST_TILES = {FLOAT: 12, BFLOAT16: 32}
 
 Maps = Dict[str, np.ndarray]
 Life = Tuple[int, int]  # the first and the last node that need a map
@@ -202,13 +203,13 @@ def algorithm(node: Node, element: int, images: int) -> int:
     _, height, width, channels = node.y.size
     tiles = images * -(-height // 4) * -(-width // 4)
     fits = (
-        element != BYTE
+        element in _LEAST_TILES
         and window["kernel"] == (3, 3)
         and window["stride"] == window["dilation"] == (1, 1)
         and window.get("groups", 1) == 1
         and min(channels, node.x.shape[1]) >= 16
     )
-    return WINOGRAD if fits and tiles >= _LEAST_TILES else CONVOLVE
+    return WINOGRAD if fits and tiles >= _LEAST_TILES[element] else CONVOLVE
 
 
 def _with_input(node: Node, x: Value, inside: Value) -> Node:

@@ -47,10 +47,10 @@ def _keep_freed_memory() -> None:
 def calm_polling() -> Iterator[None]:
     """Let MegEngine's thread that asks for finished events every 10 us do so every 2 ms.
 
-    It would take a sixth to a quarter of a core from the kernels. What it frees are tensors on other
-    devices and the host's copies of data, of which there are few on a machine without a GPU; on one
-    that has some, nothing is changed. Threads inherit the slack that Linux may give their timers
-    from the one that starts them, and that one starts with the first tensor.
+    It would take a sixth to a quarter of a core from the kernels. What it frees are tensors on
+    other devices and the host's copies of data, of which there are few on a machine without a GPU;
+    where there is one, nothing is changed. Threads inherit the slack that Linux may give their
+    timers from the one that starts them, and that one starts with the first tensor.
     """
     libc = ctypes.CDLL(None)
     if count_gpus() or not hasattr(libc, "prctl"):
