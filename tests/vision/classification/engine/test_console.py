@@ -96,6 +96,8 @@ def test_rows_end_at_one_that_is_damaged(tmp_path, row):
 )
 def test_letters_that_the_encoding_of_stdout_lacks_are_escaped(encoding, expected):
     code = (
+        "from official import startup\n"
+        "startup.prepare()\n"  # without it MegEngine greets on Python 3.8
         "from official.vision.classification.engine.console import Console\n"
         "Console().line('\\u732b caf\\xe9 \\u2026')"
     )
