@@ -37,6 +37,8 @@ CASES = {
     "winograd-one-image": (64, 48, 3, 1, 1, 1, 1, 1, 30, 29),
     "winograd-blocks": (500, 44, 3, 1, 1, 1, 1, 2, 41, 39),  # more tiles than are done at once
     "winograd-unequal-blocks": (250, 294, 3, 1, 1, 1, 1, 1, 49, 51),
+    "winograd-large-filters": (250, 294, 3, 1, 1, 1, 1, 1, 30, 27),  # transformed by panels
+    "winograd-large-filters-in-blocks": (700, 44, 3, 1, 1, 1, 1, 1, 36, 56),
     # As many channels and tiles, but nothing for it.
     "large-dilated": (64, 48, 3, 1, 2, 2, 1, 2, 24, 16),
     "large-halving": (64, 48, 3, 2, 1, 1, 1, 2, 48, 32),
