@@ -8,7 +8,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Dict, Tuple
+from typing import Dict, Iterator, Tuple
 
 from ...errors import DataError
 from . import kinds
@@ -18,12 +18,16 @@ MAX_CHUNKS = 100_000  # of a PNG or WebP
 _MAX_TAGS = 1000  # of a TIFF's first directory
 CUT_SHORT = "the image is cut short; fetch the file again"
 
+_PNG_START = 8  # bytes before the first chunk of a PNG
+_OF_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}  # its chunks that a still image needs
+
 _JPEG_END = b"\xff\xd9"
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame, ITU-T T.81, table B.1
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA)
 
 ORIENTATION, COMPRESSION, PHOTOMETRIC = 0x0112, 259, 262  # tags of TIFF 6.0
+SAMPLES, PLANES = 277, 284
 _WIDTH, _HEIGHT, _BITS, _SUBFILE, _FORMAT, _DNG = 256, 257, 258, 254, 339, 50706
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # those of the tags that are needed
 
@@ -102,8 +106,36 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _png(data: bytes) -> Header:
-    width, height, bits = struct.unpack_from(">IIB", data, 16)
-    orientation, at = 1, 8
+    width = height = bits = 0
+    orientation = 1
+    for name, chunk in _png_chunks(data):
+        body = chunk[4:-4]
+        if zlib.crc32(body) != int.from_bytes(chunk[-4:], "big"):
+            raise DataError("a damaged PNG image: a checksum is wrong; fetch the file again")
+        if name == b"CgBI":
+            raise DataError("a PNG image in Apple's own form, out of an app; convert it to PNG")
+        if not bits:
+            if name != b"IHDR":
+                raise DataError("a damaged PNG image: it has no header; fetch the file again")
+            width, height, bits = struct.unpack_from(">IIB", body, 4)
+        if name == b"eXIf":
+            orientation = exif_orientation(bytes(body[4:]))
+    return Header(width, height, bits, orientation)
+
+
+def still_png(data: bytes) -> bytes:
+    """The same image, without what is only told of it and without an animation's other frames.
+
+    OpenCV 4.11 writes where it may not, and ends by a segmentation fault, when a frame is larger
+    than the image.
+    """
+    chunks = [chunk for name, chunk in _png_chunks(data) if name in _OF_PIXELS]
+    return b"".join([data[:_PNG_START], *chunks])
+
+
+def _png_chunks(data: bytes) -> Iterator[Tuple[bytes, memoryview]]:
+    """The name of each chunk, and all of its bytes, from the first to the last one."""
+    at = _PNG_START
     for _ in range(MAX_CHUNKS):
         if at + 12 > len(data):
             raise DataError(CUT_SHORT)
@@ -111,13 +143,9 @@ def _png(data: bytes) -> Header:
         end = at + 12 + length
         if end > len(data):
             raise DataError(CUT_SHORT)
-        body = memoryview(data)[at + 4 : end - 4]
-        if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise DataError("a damaged PNG image: a checksum is wrong; fetch the file again")
-        if name == b"eXIf":
-            orientation = exif_orientation(bytes(body[4:]))
+        yield name, memoryview(data)[at:end]
         if name == b"IEND":
-            return Header(width, height, bits, orientation)
+            return
         at = end
     raise DataError(f"a PNG image of more than {MAX_CHUNKS:,} chunks; save it anew")
 

@@ -6,6 +6,7 @@ the same pixels for what they share.
 """
 
 import io
+import struct
 from importlib import import_module
 from typing import Any, Callable, Dict, Optional, Tuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ...errors import DataError
 from . import kinds
-from .headers import COMPRESSION, PHOTOMETRIC, Header
+from .headers import COMPRESSION, PHOTOMETRIC, PLANES, SAMPLES, Header, still_png
 
 try:
     import simplejpeg
@@ -24,6 +25,7 @@ except ImportError:  # through megengine.hub, without requirements.txt: OpenCV, 
 MAX_PIXELS = 1 << 27  # 134 million, 400 MB as bytes; cameras reach 100 million
 DAMAGED = "a damaged"  # how a remark begins on an image that is used in spite of it
 _HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform")  # some cameras' habits
+_BIT_FIELDS = (3, 6)  # compressions of a BMP
 _TO_8 = "convert it to 8 bits yourself if that is not what it holds"
 
 _TURNS = {  # to be seen upright, by EXIF's orientation
@@ -104,6 +106,34 @@ def _opencv(data: bytes, header: Header) -> Decoded:
     return _upright(image, header), remark
 
 
+def _png(data: bytes, header: Header) -> Decoded:
+    return _opencv(still_png(data), header)
+
+
+def _bmp(data: bytes, header: Header) -> Decoded:
+    """By OpenCV, but for bit fields: it takes those of 32 bits for BGR, whatever they are."""
+    if data[14] < 40 or len(data) < 66 or data[30] not in _BIT_FIELDS or data[28] not in (16, 32):
+        return _opencv(data, header)
+    bits = data[28]
+    start, height = (struct.unpack_from("<i", data, at)[0] for at in (10, 22))
+    masks = struct.unpack_from("<III", data, 54)
+    row = (header.width * bits + 31) // 32 * 4  # bytes
+    size = row * abs(height)
+    if start < 66 or not size or not all(masks) or start + size > len(data):
+        raise DataError("the image is damaged or cut short; fetch the file again")
+    rows = np.frombuffer(data, np.uint8, size, start).reshape(abs(height), row)
+    values = rows.view(f"<u{bits // 8}")[:: 1 if height < 0 else -1, : header.width]
+    return np.dstack([_field(values, mask) for mask in masks[::-1]]), ""
+
+
+def _field(values: np.ndarray, mask: int) -> np.ndarray:
+    """Some bits of each value as a byte: none set is 0, all of them is 255."""
+    lowest = (mask & -mask).bit_length() - 1
+    lowest += max((mask >> lowest).bit_length() - 8, 0)
+    scale = np.minimum(np.arange(256) * (255 / (mask >> lowest)) + 0.5, 255).astype(np.uint8)
+    return cv2.LUT(((values & mask) >> lowest).astype(np.uint8), scale)
+
+
 def _pillow(module: str, reader: str) -> Callable[[bytes, Header], Decoded]:
     """A decoder by one of Pillow's plug-ins, called by its name."""
 
@@ -132,7 +162,7 @@ def _pillow(module: str, reader: str) -> Callable[[bytes, Header], Decoded]:
 _CMYK_JPEG = _pillow("JpegImagePlugin", "JpegImageFile")
 _PLAIN_TIFF = _pillow("TiffImagePlugin", "TiffImageFile")
 _COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925)  # the last is LZMA
-_YCBCR = 6
+_WHITE_IS_ZERO, _YCBCR = 0, 6
 
 
 def _tiff(data: bytes, header: Header) -> Decoded:
@@ -146,12 +176,20 @@ def _tiff(data: bytes, header: Header) -> Decoded:
         )
     stored_ycbcr = tags.get(PHOTOMETRIC, (1,))[0] == _YCBCR and compression != 7
     order = (_opencv, _PLAIN_TIFF) if header.bits > 8 or stored_ycbcr else (_PLAIN_TIFF,)
+    if len(order) > 1 and tags.get(PLANES, (1,))[0] == 2 and tags.get(SAMPLES, (1,))[0] > 1:
+        raise DataError(  # which neither of them does rightly
+            f"a TIFF image of {header.bits} bits whose colours are stored one after the other, "
+            "which is not read; save it with each pixel's together, or as PNG"
+        )
     failure: Optional[DataError] = None
     for read in order:
         try:
-            return read(data, header)
+            image, remark = read(data, header)
         except DataError as error:
             failure = failure or error
+            continue
+        is_negative = header.bits > 8 and tags.get(PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO
+        return (255 - image if is_negative else image), remark
     raise DataError(f"a TIFF image of {header.bits} bits: {failure}")
 
 
@@ -237,9 +275,9 @@ def _swapped(image: np.ndarray) -> np.ndarray:
 
 _DECODERS: Dict[str, Callable[[bytes, Header], Decoded]] = {
     kinds.JPEG: _jpeg,
-    kinds.PNG: _opencv,
+    kinds.PNG: _png,
     kinds.WEBP: _opencv,
-    kinds.BMP: _opencv,
+    kinds.BMP: _bmp,
     kinds.TIFF: _tiff,
     kinds.PNM: _pillow("PpmImagePlugin", "PpmImageFile"),
     kinds.JPEG2000: _pillow("Jpeg2KImagePlugin", "Jpeg2KImageFile"),

@@ -96,6 +96,24 @@ def scaled(array, top):
     return (array.astype(float) * top / 255).round()
 
 
+def bit_fields(masks, header=40, bits=32, alpha=0, top_down=False):
+    """A BMP whose masks say where red, green and blue are; header is that part's size."""
+    values = np.zeros(GREY.shape, np.uint64)
+    for plane, mask in zip(np.moveaxis(RGB.astype(np.uint64), 2, 0), masks):
+        lowest = (mask & -mask).bit_length() - 1
+        top = mask >> lowest
+        values |= (plane * top + 127) // 255 << lowest
+    values = (values if top_down else values[::-1]).astype("<u4" if bits == 32 else "<u2")
+    height, width = GREY.shape
+    sizes = (width, -height if top_down else height, 1, bits, 3, values.nbytes, 0, 0, 0, 0)
+    info = struct.pack("<IiiHHIIiiII4I", header, *sizes, *masks, alpha)
+    info = info[: max(header, 52)].ljust(max(header, 52), b"\0")
+    start = 14 + len(info)
+    return (
+        b"BM" + struct.pack("<IHHI", start + values.nbytes, 0, 0, start) + info + values.tobytes()
+    )
+
+
 EXACT = {
     "tiff": (written(picture(RGB), "TIFF"), RGB),
     "tiff lzw": (written(picture(RGB), "TIFF", compression="tiff_lzw"), RGB),
@@ -113,6 +131,15 @@ EXACT = {
     "tiff 16 bits grey": (tiff(GREY.astype(np.uint16) * 257), GREYS),
     "bmp 1": (written(picture(BLACK_WHITE[:, :, 0]).convert("1"), "BMP"), BLACK_WHITE),
     "bmp palette": (written(picture(GREY), "BMP"), GREYS),
+    "tiff 16 bits white is zero": (
+        tiff((255 - GREY).astype(np.uint16) * 257, photometric=0),
+        GREYS,
+    ),
+    "bmp fields": (bit_fields((0xFF, 0xFF00, 0xFF0000)), RGB),
+    "bmp fields 52": (bit_fields((0xFF000000, 0xFF0000, 0xFF00), 52), RGB),
+    "bmp fields down": (bit_fields((0xFF0000, 0xFF00, 0xFF), 56, top_down=True), RGB),
+    "bmp fields alpha": (bit_fields((0xFF, 0xFF00, 0xFF0000), 108, alpha=0xFF000000), RGB),
+    "bmp fields of 10 bits": (bit_fields((0x3FF00000, 0xFFC00, 0x3FF), 124), RGB),
     "bmp 32": (written(picture(RGB).convert("RGBA"), "BMP"), RGB),
     "png 1": (written(picture(BLACK_WHITE[:, :, 0]).convert("1"), "PNG"), BLACK_WHITE),
     "png grey and alpha": (written(picture(GREY).convert("LA"), "PNG"), GREYS),
@@ -141,6 +168,43 @@ def test_pixels_come_back(tmp_path, name):
     image, remark = found(tmp_path, data)
     np.testing.assert_array_equal(image, expected)
     assert remark == ""
+
+
+@pytest.mark.parametrize("header", [40, 52, 56, 108, 124])
+@pytest.mark.parametrize("masks", [(0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F), (0xF00, 0xF0, 15)])
+def test_bmp_of_16_bits(tmp_path, masks, header):
+    """Pillow is the oracle, for what it reads; and no bit may be lost."""
+    data = bit_fields(masks, header, 16)
+    image, remark = found(tmp_path, data)
+    steps = np.array([256 / (mask // (mask & -mask)) for mask in masks])
+    assert (np.abs(image.astype(int) - RGB) <= steps / 2 + 1).all() and remark == ""
+    if masks[0] > 0xF00:
+        expected = np.array(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+        assert np.abs(image - expected).max() <= 1
+
+
+def test_bmp_of_bit_fields_that_make_no_sense(tmp_path):
+    data = bit_fields((0xFF, 0xFF00, 0xFF0000))
+    for at, value in (
+        (10, 1 << 31),
+        (10, 20),
+        (54, 0),
+        (18, 0),
+        (22, 0),
+        (22, 1000),
+        (22, 1 << 31),
+    ):
+        spoilt = data[:at] + struct.pack("<I", value) + data[at + 4 :]
+        assert "damaged" in refusal(tmp_path, spoilt) or value == 1 << 31
+    for length in (30, 50, 60, 66, len(data) - 1):
+        assert "cut short" in refusal(tmp_path, data[:length])
+
+
+def test_deep_tiff_of_separate_colours_is_named(tmp_path):
+    """OpenCV and Pillow both mix the colours up."""
+    apart = np.moveaxis(RGB, 2, 0).copy().reshape(RGB.shape).astype(np.uint16) * 257
+    message = refusal(tmp_path, tiff(apart, extra=[(284, 3, [2])]))
+    assert "one after the other" in message and "PNG" in message
 
 
 @pytest.mark.parametrize("colours", [2, 4, 16, 200])
