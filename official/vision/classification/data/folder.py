@@ -1,5 +1,6 @@
 """Opening a data set: what the path is that ``--data`` gives, and ImageNet's layout of folders."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Dict, List, Union
@@ -81,13 +82,13 @@ def is_flat(root: Path) -> bool:
     return any(
         images_in(Path(entry.path))
         for entry in entries_of(root)
-        if entry.is_dir() and entry.name[0] != "."
+        if is_folder(entry) and entry.name[0] != "."
     )
 
 
 def split_folders(root: Path) -> Dict[str, Path]:
     """The folders of splits, however these are spelled; train/ comes before Train/."""
-    folders = sorted((entry.name for entry in entries_of(root) if entry.is_dir()), reverse=True)
+    folders = sorted((entry.name for entry in entries_of(root) if is_folder(entry)), reverse=True)
     spelled = {split_name(name): root / name for name in folders if split_name(name)}
     return {**spelled, **{name: root / name for name in folders if split_name(name) == name}}
 
@@ -103,7 +104,7 @@ def load_folder(root: Union[str, Path]) -> ImageDataset:
     """
     root = Path(root)
     classes = sorted(
-        entry.name for entry in entries_of(root) if entry.is_dir() and entry.name[0] != "."
+        entry.name for entry in entries_of(root) if is_folder(entry) and entry.name[0] != "."
     )
     if set(classes) == set(map(str, range(len(classes)))):  # numbers, as in ImageNet-V2
         classes.sort(key=int)
@@ -141,7 +142,7 @@ def passed_over(folder: ImageDataset) -> List[str]:
 def _hint(root: Path) -> str:
     """Where the data set may be instead: many archives unpack to a folder of their own."""
     for entry in sorted(entries_of(root), key=lambda entry: entry.name):
-        if entry.is_dir() and any(kind.matches(Path(entry.path)) for kind in _FOLDER_KINDS):
+        if is_folder(entry) and any(kind.matches(Path(entry.path)) for kind in _FOLDER_KINDS):
             return f"; did you mean --data {entry.path}?"
     return ""
 
@@ -151,8 +152,22 @@ def images_in(folder: Path) -> List[str]:
     return sorted(
         entry.path
         for entry in entries_of(folder)
-        if entry.name.lower().endswith(EXTENSIONS) and entry.name[0] != "." and not entry.is_dir()
+        if entry.name.lower().endswith(EXTENSIONS) and entry.name[0] != "." and not is_folder(entry)
     )
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Also where the way there is a circle of links, or is closed to what is named as an image.
+
+    Raises:
+        OSError: where the way to what may be a folder is closed.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP and not entry.name.lower().endswith(EXTENSIONS):
+            raise
+        return False  # whoever reads it is told its name
 
 
 def entries_of(folder: Path) -> List["os.DirEntry[str]"]:

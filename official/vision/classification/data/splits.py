@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import DataError, MissingSplit, UsageError
 from ..text import printable
 from .dataset import ImageDataset, some, split_name
-from .folder import entries_of, images_in, is_flat, load_split, split_folders
+from .folder import entries_of, images_in, is_flat, is_folder, load_split, split_folders
 from .sources import csv_list
 
 VAL_SHARE = 0.2  # of the images of a data set without any for validation
@@ -276,9 +276,11 @@ def unused_splits(root: Union[str, Path], used: Sequence[Path]) -> List[str]:
     return sorted(
         entry.name
         for entry in entries_of(root)
-        if entry.is_dir() and entry.name[0] != "." and Path(entry.path) not in used
+        if is_folder(entry) and entry.name[0] != "." and Path(entry.path) not in used
         if any(
-            images_in(Path(inner.path)) for inner in entries_of(Path(entry.path)) if inner.is_dir()
+            images_in(Path(inner.path))
+            for inner in entries_of(Path(entry.path))
+            if is_folder(inner)
         )
     )
 

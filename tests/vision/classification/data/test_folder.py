@@ -63,6 +63,18 @@ def test_links(tmp_path):
     assert names(load_folder(tmp_path / "root")) == ["a/1.jpg", "a/2.jpg", "a/3.jpg", "b/1.jpg"]
 
 
+def test_links_in_a_circle(tmp_path):
+    """One in place of an image is named when it is read; one in place of a class is no class."""
+    fill(tmp_path, ["train/a/1.jpg", "train/b/1.jpg"])
+    for place in ("train/a/2.jpg", "train/c", "val"):
+        (tmp_path / place).symlink_to(tmp_path / place)
+    folder = load_split(tmp_path, "train")
+    assert folder.classes == ("a", "b")
+    assert names(folder) == ["a/1.jpg", "a/2.jpg", "b/1.jpg"]
+    with pytest.raises(DataError, match=r"a/2\.jpg: cannot be read: Too many levels"):
+        folder.read(1)
+
+
 def test_a_class_without_images_is_named(tmp_path):
     fill(tmp_path, ["a/1.jpg", "b/notes.txt", "c/1.jpg"])
     with pytest.raises(DataError, match="/b: no images"):
