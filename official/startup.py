@@ -6,6 +6,7 @@ something about.
 """
 
 import difflib
+import faulthandler
 import importlib
 import importlib.util
 import logging
@@ -99,11 +100,20 @@ def prepare() -> None:
     if problem:
         _refuse(problem)
     _find_home()
-    os.environ.setdefault("MEGENGINE_LOGGING_LEVEL", "ERROR")
+    _mend_environment()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image, we say
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     _keep_to_our_settings()
     _import_quietly("megengine")
+
+
+def _mend_environment() -> None:
+    """Words that would end the import of a package, by a traceback or by an abort."""
+    level = os.environ.get("MEGENGINE_LOGGING_LEVEL", "").upper()
+    if not isinstance(logging.getLevelName(level), int):
+        os.environ["MEGENGINE_LOGGING_LEVEL"] = "ERROR"
+    for name in [name for name in os.environ if name.startswith("OPENCV_IO_MAX_IMAGE_")]:
+        del os.environ[name]  # aborts unless it is a number; the gate before it has the limit
 
 
 def _wrong_python() -> str:
@@ -200,9 +210,15 @@ def _why_not_writable(home: str) -> str:
 
 
 def _import_quietly(name: str) -> None:
-    """Import it without the lines that its libraries print; they are shown if it fails."""
+    """Import it without the lines that its libraries print; they are shown if it fails.
+
+    Where the process ends in it, as by an instruction that the CPU does not know, Python says so.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
+    tells = not faulthandler.is_enabled()
+    if tells:
+        faulthandler.enable(kept, all_threads=False)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
@@ -217,6 +233,8 @@ def _import_quietly(name: str) -> None:
             _refuse(problem)
         finally:
             os.dup2(kept, 2)
+            if tells:
+                faulthandler.disable()
             os.close(kept)
             said.seek(0)
             _show(said.read().splitlines())

@@ -150,6 +150,34 @@ def test_no_settings_from_the_working_folder(tmp_path, monkeypatch):
     assert run(sys.executable, "-c", code).stdout.split() == ["100.0", str(tmp_path)]
 
 
+def test_an_import_that_ends_the_process_is_not_silent(tmp_path):
+    (tmp_path / "fatal.py").write_text("import os\nos.abort()\n")
+    code = "from official.startup import _import_quietly as quietly; quietly('fatal')"
+    done = run(sys.executable, "-c", code, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.returncode < 0 and "Aborted" in done.stderr and "fatal.py" in done.stderr
+
+
+def test_variables_that_would_end_an_import(tmp_path):
+    """OpenCV aborts, MegEngine raises an error; and a limit of OpenCV's is not ours."""
+    variables = {
+        "OPENCV_IO_MAX_IMAGE_PIXELS": "1 GB",
+        "OPENCV_IO_MAX_IMAGE_WIDTH": "1",
+        "MEGENGINE_LOGGING_LEVEL": "quiet",
+    }
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from official.startup import prepare; "
+        "prepare(); import cv2, numpy; "
+        "print(cv2.imdecode(cv2.imencode('.png', numpy.zeros((9, 9, 3), numpy.uint8))[1], 1).shape)"
+    )
+    done = run(sys.executable, "-c", code, **variables)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(9, 9, 3)\n", "")
+
+
+def test_without_docstrings():
+    done = run(sys.executable, "-OO", ROOT / "train.py", "--help")
+    assert done.returncode == 0 and "--data" in done.stdout and done.stderr == ""
+
+
 def test_what_an_import_prints_is_shown_only_if_it_fails(tmp_path):
     for name, end in (("loud", ""), ("failing", "raise ValueError('broken')")):
         text = f"import os\nos.write(2, b'noise of {name}\\n')\n{end}\n"

@@ -153,12 +153,19 @@ def _flags() -> List[str]:
             "-fPIC",
             "-shared",
         ),
-        *shlex.split(os.environ.get("CXXFLAGS", "")),
+        *_own_flags(),
         f"-D_GLIBCXX_USE_CXX11_ABI={custom.get_custom_op_abi_tag()}",
         *("-isystem", str(_MEGENGINE / "include"), "-isystem", str(headers)),
         *(f"-L{folder}", "-l:libdnnl.so.3", f"-Wl,-rpath,{folder}"),
         *(f"-L{_MEGENGINE / 'lib'}", "-lmegengine_shared", f"-Wl,-rpath,{_MEGENGINE / 'lib'}"),
     ]
+
+
+def _own_flags() -> List[str]:
+    try:
+        return shlex.split(os.environ.get("CXXFLAGS", ""))
+    except ValueError as error:
+        raise KernelsUnavailable(f"CXXFLAGS: {error}") from None
 
 
 def _file_of(package: str, ending: str) -> Path:

@@ -7,6 +7,7 @@ from typing import List, Optional, Tuple
 
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MOUNTS = Path("/proc/self/mountinfo")
+_MOST_THREADS = 4096
 
 
 def usable_cores() -> int:
@@ -21,10 +22,13 @@ def usable_cores() -> int:
 
 
 def cpu_threads() -> int:
-    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core that may be used."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
+    """Threads of the kernels: ``OMP_NUM_THREADS``, or one for each core that may be used.
+
+    The variable may be a list, whose first number is meant; what makes no sense does not count.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wanted.isdecimal() and 0 < int(wanted[:9]) <= _MOST_THREADS:
+        return int(wanted[:9])
     return usable_cores()
 
 

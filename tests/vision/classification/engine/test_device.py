@@ -47,7 +47,10 @@ def test_threads_of_the_kernels(monkeypatch):
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert (device.cpu_threads(), device.blas_threads()) == (8, 7)
-    for wanted, threads in (("3", 3), ("", 8), ("0", 8), ("many", 8)):
+    for wanted, threads in (
+        *(("3", 3), ("", 8), ("0", 8), ("many", 8), ("-1", 8), ("²", 8), ("1e3", 8)),
+        *(("99999999999999", 8), (" 4 ", 4), ("4,2", 4), (",2", 8)),
+    ):
         monkeypatch.setenv("OMP_NUM_THREADS", wanted)
         assert (device.cpu_threads(), device.blas_threads()) == (threads, max(1, threads - 1))
 

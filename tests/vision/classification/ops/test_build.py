@@ -118,6 +118,11 @@ def test_a_compiler_that_is_not_there(sources, reason, monkeypatch):
     assert "No such file" in reason()
 
 
+def test_flags_that_are_no_shell_words(sources, reason, monkeypatch):
+    monkeypatch.setenv("CXXFLAGS", '-O2 "')
+    assert reason() == "CXXFLAGS: No closing quotation"
+
+
 def test_a_compile_error(compiler, sources, reason, tmp_path):
     (sources / "a.cpp").write_text("#warning not this\nint second = nothing;\n")
     assert "a.cpp:2:14: error: " in reason()
