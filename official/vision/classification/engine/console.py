@@ -117,7 +117,8 @@ class Console:
 
     def _log(self, text: str) -> None:
         if self.folder is not None:
-            with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+            path = self.folder / "log.txt"
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
 

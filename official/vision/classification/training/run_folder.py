@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Set
 
 from ..engine.files import write_atomically
 from ..engine.recipe import Recipe, dump_recipe
@@ -129,7 +129,7 @@ class RunFolder:
 
     def _begins_again(self, traces: List[Path]) -> bool:
         """Whether ``--resume auto`` finds a run that was ended before its first checkpoint."""
-        return self.resumes_auto and {path.name for path in traces} <= _STARTED
+        return self.resumes_auto and _names(traces) <= _STARTED
 
     def prepare(self) -> None:
         """Make the folder, and clear away what runs that were killed have left in it.
@@ -146,9 +146,12 @@ class RunFolder:
             )
         traces = self._traces()
         if traces and not there and not self._begins_again(traces):
+            what, way = "belongs to a run that has no checkpoint here any more", ""
+            if _names(traces) <= _STARTED:
+                what = "belongs to a run that ended before its first checkpoint"
+                way = "begin it again with --resume auto, "
             raise UserError(
-                f"{traces[0]}: belongs to a run that has no checkpoint here any more; choose "
-                "another folder with --save, or move it away"
+                f"{traces[0]}: {what}; {way}choose another folder with --save, or move it away"
             )
         for part in self.path.glob("*.part"):  # killed in the middle of a write
             part.unlink()
@@ -168,6 +171,10 @@ class RunFolder:
     def _resumes_here(self, there: List[Path]) -> bool:
         sources = [path for path in self.resume_from if path.exists()]
         return any(source.samefile(path) for source in sources for path in there)
+
+
+def _names(paths: List[Path]) -> Set[str]:
+    return {path.name for path in paths}
 
 
 def way_out(kept: List[Path]) -> str:

@@ -17,6 +17,12 @@ def test_lines_go_to_stdout_and_to_the_log(tmp_path, capsys):
     assert (tmp_path / "log.txt").read_text() == "one\ntwo\n"
 
 
+def test_a_name_that_is_no_utf_8_is_escaped_in_the_log(tmp_path, capsys):
+    """As a folder from a machine of another encoding has."""
+    Console(folder=tmp_path).tick("results go to caf\udce9")
+    assert (tmp_path / "log.txt").read_text() == "results go to caf\\udce9\n"
+
+
 def test_where_a_bar_is_drawn_progress_goes_to_the_log_only(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     console = Console(folder=tmp_path)

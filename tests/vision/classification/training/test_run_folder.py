@@ -139,6 +139,8 @@ def test_whatever_a_run_has_left_is_not_overwritten(tmp_path, trace, resume):
             run.prepare()
         assert str(caught.value).startswith(f"{run.path / trace}: belongs to a run ")
         assert "--save" in str(caught.value)
+        is_begun = trace in ("metrics.jsonl", "log.txt", "recipe.yaml")
+        assert ("begin it again with --resume auto" in str(caught.value)) == is_begun
     assert {path.name: path.read_text() for path in run.path.iterdir()} == {
         name: name for name in (trace, "notes.txt")
     }
