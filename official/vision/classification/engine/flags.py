@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
         pip installs train.py as the command resnet-train, and all scripts as commands of resnet:
         help and errors use the name called by.
         """
+        doc = doc or "\n\n"  # python -OO has none
         called = Path(sys.argv[0]).name
         if called == f"resnet-{Path(prog).stem}":
             doc, prog = doc.replace(f"python {prog}", called), called
@@ -363,14 +364,26 @@ def add_print_freq(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def _expanded(parser: Parser, value: object) -> object:
+    """With the home folder where that is meant: no shell expands --save=~/x."""
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    whole = os.path.expanduser(value)  # noqa: PTH111 never fails
+    if whole == value and value.split("/")[0] == "~":  # an account without a name, and no HOME
+        parser.error(f"{value}: there is no home folder (HOME); give the whole path")
+    return whole
+
+
 def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Read the command line; what contradicts itself is refused."""
     escape_unencodable()  # --help, too
     parser.shorten_usage()
     args = parser.parse_intermixed_args(argv)  # "cat.jpg --arch resnet50" and the other way round
     for name, value in vars(args).items():
-        if isinstance(value, str) and value.startswith("~"):  # --save=~/x: no shell expands that
-            setattr(args, name, os.path.expanduser(value))  # noqa: PTH111 never fails
+        if isinstance(value, str):
+            setattr(args, name, _expanded(parser, value))
+        elif isinstance(value, list):
+            setattr(args, name, [_expanded(parser, each) for each in value])
     if getattr(args, "data_path", None) is not None:
         if args.data != parser.get_default("data"):
             parser.error(f"the data is given twice, as {args.data_path} and as --data {args.data}")

@@ -1,0 +1,27 @@
+import pytest
+
+from official.vision.classification.engine import flags
+from official.vision.classification.inference import parser
+
+
+def test_a_home_in_a_list_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    args = flags.parse(parser(), ["--image=~/a.jpg", "b~.jpg"])
+    assert args.image + args.images == ["/home/someone/a.jpg", "b~.jpg"]
+
+
+@pytest.mark.parametrize("words", [["--csv=~/out.csv"], ["--image=~"]])
+def test_a_home_that_is_not_there(monkeypatch, capsys, words):
+    """As in a container whose user has no name; a folder called ~ would be made."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    with pytest.raises(SystemExit) as caught:
+        flags.parse(parser(), words)
+    assert caught.value.code == 2
+    assert "there is no home folder (HOME); give the whole path" in capsys.readouterr().err
+
+
+def test_a_file_may_be_called_like_an_account(monkeypatch):
+    assert flags.parse(parser(), ["~nobody-of-that-name.jpg"]).images == [
+        "~nobody-of-that-name.jpg"
+    ]
