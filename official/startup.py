@@ -96,6 +96,7 @@ def run(name: str) -> int:
 
 def prepare() -> None:
     """Make this process fit for the project, or end it with a line that says the way out."""
+    _open_streams()
     problem = _wrong_python()
     if problem:
         _refuse(problem)
@@ -105,6 +106,20 @@ def prepare() -> None:
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     _keep_to_our_settings()
     _import_quietly("megengine")
+
+
+def _open_streams() -> None:
+    """Open those of the three streams that a launcher has closed.
+
+    Else the first files that are opened take their numbers, and what libraries print goes there.
+    """
+    number = 0
+    while number <= 2:
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _mend_environment() -> None:

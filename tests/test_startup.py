@@ -173,6 +173,20 @@ def test_variables_that_would_end_an_import(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "(9, 9, 3)\n", "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed, tmp_path):
+    """As some launchers leave them; nothing may take their numbers."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from official.startup import prepare; "
+        "prepare(); file = open(sys.argv[1], 'w'); sys.stdin.read(); "
+        "print('out', flush=True); print('err', file=sys.stderr); file.write(str(file.fileno()))"
+    )
+    shell = f'exec "$0" "$@" {closed} 3>&- 4>&-'
+    done = run("sh", "-c", shell, sys.executable, "-c", code, tmp_path / "file")
+    assert done.returncode == 0, done.stderr
+    assert int((tmp_path / "file").read_text()) > 2
+
+
 def test_without_docstrings():
     done = run(sys.executable, "-OO", ROOT / "train.py", "--help")
     assert done.returncode == 0 and "--data" in done.stdout and done.stderr == ""

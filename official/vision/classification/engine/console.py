@@ -51,7 +51,7 @@ class Console:
     def line(self, text: str) -> None:
         """A line that matters: always shown."""
         if self.speak:
-            with _outliving_its_terminal():
+            with self._outliving_its_reader():
                 tqdm.write(text, file=sys.stdout)
                 sys.stdout.flush()
         self._log(text)
@@ -81,7 +81,7 @@ class Console:
     def advance(self, count: int, **postfix: str) -> None:
         """Move the bar on by ``count``."""
         if self._bar is not None:
-            with _outliving_its_terminal():
+            with self._outliving_its_reader():
                 self._bar.update(count)
             if postfix:
                 self._bar.set_postfix(postfix, refresh=False)
@@ -89,7 +89,7 @@ class Console:
     def stop_bar(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
-            with _outliving_its_terminal():
+            with self._outliving_its_reader():
                 self._bar.close()
             self._bar = None
 
@@ -121,19 +121,22 @@ class Console:
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
+    @contextlib.contextmanager
+    def _outliving_its_reader(self) -> Iterator[None]:
+        """Go on in silence when the terminal is gone: there is still a run to be saved.
 
-@contextlib.contextmanager
-def _outliving_its_terminal() -> Iterator[None]:
-    """Go on in silence when the terminal is gone: there is still a run to be saved."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        A run, which has a log, outlives what it was piped into as well: Ctrl-C ends ``tee`` first.
+        """
+        gone = (errno.EIO, errno.EPIPE, errno.ENOSPC) if self.folder is not None else (errno.EIO,)
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in gone:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 class SplitBar:

@@ -53,6 +53,32 @@ def test_a_bar_has_plain_numbers_and_the_time_left_of_the_run(monkeypatch, capsy
     assert max(map(len, drawn)) > 110 and len(drawn[-1].rstrip()) <= 95
 
 
+@pytest.mark.parametrize("has_log", [True, False])
+def test_a_run_outlives_what_it_is_piped_into(tmp_path, has_log):
+    """Ctrl-C ends tee before the run is saved."""
+    folder = tmp_path if has_log else None
+    code = (
+        "import pathlib, sys\n"
+        "from official.vision.classification.engine.console import Console\n"
+        f"console = Console(folder={str(folder)!r} and pathlib.Path({str(folder)!r}))\n"
+        "sys.stdin.read()\n"
+        "for number in range(3): console.line(f'line {number}')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[4],
+    ) as process:
+        process.stdout.close()
+        process.stdin.close()
+        code = process.wait(timeout=60)
+    assert (code == 0) == has_log
+    if has_log:
+        assert (tmp_path / "log.txt").read_text() == "line 0\nline 1\nline 2\n"
+
+
 def test_other_ranks_are_silent(tmp_path, capsys):
     console = Console(speak=False, folder=tmp_path)
     console.line("one")
