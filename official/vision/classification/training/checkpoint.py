@@ -99,6 +99,8 @@ class Progress:
     @classmethod
     def from_json(cls, text: str) -> "Progress":
         values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("its description is no map of keys and values")
         if values.pop("version") != VERSION:
             raise ValueError("written by another version of this project")
         values["loss_scaler"] = values.pop("precision")
@@ -109,6 +111,11 @@ class Progress:
                 raise ValueError(f"{name}: {reprlib.repr(values[name])} makes no sense")
         if values.get("held_out") is not None:
             HeldOut.from_dict(values["held_out"])
+        unknown = sorted(values.keys() - cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"{reprlib.repr(unknown)} are no keys of its description")
+        if values.get("best_epoch", 0) > values["step"]:
+            raise ValueError(f"best_epoch: {values['best_epoch']} is after its last step")
         if "best_score" not in values:
             values["best_score"] = values["best_top1"]
         values["classes"] = tuple(values["classes"])

@@ -169,3 +169,25 @@ def test_best_weights_are_no_checkpoint(tmp_path):
 
 def test_progress_survives_json():
     assert Progress.from_json(replace(PROGRESS, step=3).to_json()) == replace(PROGRESS, step=3)
+
+
+@pytest.mark.parametrize("text", ["null", "3", '"version"', "[]", "true", '["version"]'])
+def test_a_description_that_is_no_map(saved, monkeypatch, text):
+    path, _ = saved
+    monkeypatch.setattr(Progress, "to_json", lambda self: text)
+    save_checkpoint(path, collect_tensors(*trained()), PROGRESS)
+    with pytest.raises(WeightsError, match="cannot be resumed: its description is no map"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 3, "best_epoch": 4}, "best_epoch: 4 is after its last step"),
+        ({"loss": 1.0}, r"\['loss'\] are no keys"),
+    ],
+)
+def test_a_description_of_what_cannot_be(change, message):
+    text = json.dumps({**json.loads(PROGRESS.to_json()), **change})
+    with pytest.raises(ValueError, match=message):
+        Progress.from_json(text)
