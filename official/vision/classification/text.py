@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def shortened(text: str, most: int = 2000) -> str:
+    """``text`` without its middle where it is longer than any message: a name may be so long."""
+    return text if len(text) <= most else f"{text[: most * 3 // 4]} … {text[-most // 4 :]}"
+
+
 def cells(text: str) -> int:
     """How many cells of a terminal ``text`` takes: two for a wide letter, none for a mark on one.
 

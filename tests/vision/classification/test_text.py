@@ -8,6 +8,7 @@ from official.vision.classification.text import (
     no_formula,
     printable,
     seven_digits,
+    shortened,
     unknown,
 )
 
@@ -108,3 +109,8 @@ def test_columns_below_each_other_by_cells():
     starts = [cells(line[: line.rindex(str(row[2]))]) for line, row in zip(lines, rows)]
     assert len(set(starts)) == 1
     assert aligned([("a", "b"), ("c", "dd")]) == ["a   b", "c  dd"]
+
+
+def test_only_what_is_too_long_for_a_message_is_shortened():
+    assert shortened("a" * 2000) == "a" * 2000
+    assert shortened("begin" + "a" * 10**6 + "end", 100) == f"begin{'a' * 70} … {'a' * 22}end"

@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import UserError
 from ..log import log_to_stderr
 from ..preprocess import PRESETS, parse_preprocess
-from ..text import nearest, printable
+from ..text import nearest, printable, shortened
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
@@ -78,6 +78,7 @@ class Parser(argparse.ArgumentParser):
             near = nearest(found[1], self._option_string_actions)
             if near:
                 message = f"unknown flag {found[1]}; did you mean {near[0]}?"
+        message = printable(shortened(message))  # of names that a pattern has found, too
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -101,7 +102,7 @@ def run(
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        sys.stderr.write(f"{prog}: error: {printable(str(error))}\n")
+        sys.stderr.write(f"{prog}: error: {printable(shortened(str(error)))}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: interrupted\n")
@@ -113,7 +114,7 @@ def run(
         if args.debug:
             traceback.print_exc()
         reason = f"{error.filename or 'output'}: {error.strerror or error}"
-        sys.stderr.write(f"{prog}: error: {printable(reason)}\n")
+        sys.stderr.write(f"{prog}: error: {printable(shortened(reason))}\n")
         return 1
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from official.vision.classification.engine import flags
-from official.vision.classification.inference import parser
+from official.vision.classification.inference import main, parser
 
 
 def test_a_home_in_a_list_is_expanded(monkeypatch):
@@ -25,3 +25,20 @@ def test_a_file_may_be_called_like_an_account(monkeypatch):
     assert flags.parse(parser(), ["~nobody-of-that-name.jpg"]).images == [
         "~nobody-of-that-name.jpg"
     ]
+
+
+@pytest.mark.parametrize("words", [["--no-such-flag=" + "x" * 9000], ["--image=" + "x/" * 9000]])
+def test_a_message_is_never_as_long_as_a_name_may_be(capsys, words):
+    try:
+        code = main(words)
+    except SystemExit as error:
+        code = error.code
+    error = capsys.readouterr().err
+    assert code in (1, 2) and 1000 < len(error) < 2200 and error.count("\n") == 1
+    assert "\u2026" in error
+
+
+def test_what_is_not_understood_cannot_steer_the_terminal(capsys):
+    with pytest.raises(SystemExit):
+        flags.parse(parser(), ["--\x1b[31mred", "cat.jpg"])
+    assert "\\x1b[31mred" in capsys.readouterr().err
