@@ -11,10 +11,13 @@ def check_target(flag: str, path: Path) -> None:
     """See that a file of this name can be made, before the work whose result it is to hold.
 
     Raises:
-        UsageError: naming ``flag``, when the name is a folder's or its folder does not exist.
+        UsageError: naming ``flag``, when the name is a folder's, a device's or a pipe's, or its
+            folder does not exist.
     """
     if path.is_dir():
         raise UsageError(f"{flag} {path}: is a folder; give a file's name")
+    if path.exists() and not path.is_file():  # a rename would put a file in the device's place
+        raise UsageError(f"{flag} {path}: is a device or a pipe; give a file's name")
     if not path.parent.is_dir():
         raise UsageError(f"{flag} {path}: there is no folder {path.parent}; make it first")
 

@@ -1,7 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from official.vision.classification.engine import files
-from official.vision.classification.engine.files import refuse_inside, write_atomically
+from official.vision.classification.engine.files import (
+    check_target,
+    refuse_inside,
+    write_atomically,
+)
 from official.vision.classification.errors import UsageError, UserError
 
 
@@ -38,3 +44,13 @@ def test_beside_a_data_set_is_not_inside(tmp_path):
         refuse_inside("--save", tmp_path / name, tmp_path / "data")
     (tmp_path / "list.csv").write_text("")
     refuse_inside("--save", tmp_path / "output", tmp_path / "list.csv")
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    """Root can: --csv /dev/null left a file there."""
+    link = tmp_path / "out.csv"
+    link.symlink_to("/dev/null")
+    for path in (Path("/dev/null"), link):
+        with pytest.raises(UsageError, match="--csv .*: is a device or a pipe"):
+            check_target("--csv", path)
+    check_target("--csv", tmp_path / "new.csv")
