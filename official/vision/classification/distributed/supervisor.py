@@ -27,7 +27,10 @@ _STARTING = 300.0  # the least seconds before a rank that has not begun to work 
 
 # Ctrl-C, the end of a job or a container, a terminal that is lost, and what schedulers send before
 # the end of a job's time when they are asked to (Slurm's --signal).
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
+    signal.SIGXCPU,  # Grid Engine, and "ulimit -t", at a soft limit of CPU time
+)
 
 
 def handle_signals(handler: Callable[[int, Optional[FrameType]], None]) -> Dict[int, Any]:

@@ -127,7 +127,7 @@ class Console:
 
         A run, which has a log, outlives what it was piped into as well: Ctrl-C ends ``tee`` first.
         """
-        gone = (errno.EIO, errno.EPIPE, errno.ENOSPC) if self.folder is not None else (errno.EIO,)
+        gone = (errno.EIO, errno.EPIPE) if self.folder is not None else (errno.EIO,)
         try:
             yield
         except OSError as error:

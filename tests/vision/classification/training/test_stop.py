@@ -6,7 +6,7 @@ import pytest
 from official.vision.classification.training.stop import StopRequest
 
 URGENT = (signal.SIGINT, signal.SIGTERM)
-WARNINGS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+WARNINGS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 @pytest.mark.parametrize("number", URGENT)

@@ -255,6 +255,7 @@ def test_an_image_that_spoils_in_the_middle(
         (signal.SIGHUP, "SIGHUP", 129),
         (signal.SIGUSR1, "SIGUSR1", 138),
         (signal.SIGUSR2, "SIGUSR2", 140),
+        (signal.SIGXCPU, "SIGXCPU", 152),
     ],
 )
 @pytest.mark.parametrize("step", [4, 6, 12])
