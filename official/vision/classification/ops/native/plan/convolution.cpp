@@ -19,7 +19,7 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int ROWS = 6, WIDTH = 4;  // of a tile, in pixels and in 16 channels
 #else
-constexpr int ROWS = 3, WIDTH = 2;  // sixteen registers of half the size
+constexpr int ROWS = 6, WIDTH = 1;  // sixteen registers of half the size
 #endif
 constexpr size_t PANEL = 64;
 constexpr size_t CHUNK = 384 << 10;  // bytes of a panel that stay in the second-level cache
@@ -28,6 +28,7 @@ constexpr size_t BLOCK = 96;         // pixels of a part of the work
 template <typename E>
 struct Arithmetic;
 
+#if defined(__AVX512F__)
 template <>
 struct Arithmetic<float> {
     typedef Floats Sums;
@@ -36,6 +37,26 @@ struct Arithmetic<float> {
     static void add(Floats& sum, Floats x, Floats w) { sum += x * w; }
     static Floats floats(Floats sum) { return sum; }
 };
+#else
+template <>
+struct Arithmetic<float> {
+    typedef float Half __attribute__((vector_size(32)));
+    struct Sums {  // in registers, where GCC would keep a vector of sixteen in memory
+        Half low, high;
+    };
+    static constexpr size_t GROUP = 1;
+    static Half broadcast(const float* x) { return *x - Half{}; }
+    static void add(Sums& sum, Half x, const Sums& w) {
+        sum.low += x * w.low;
+        sum.high += x * w.high;
+    }
+    static Floats floats(const Sums& sum) {
+        Floats result;
+        std::memcpy(&result, &sum, sizeof(result));
+        return result;
+    }
+};
+#endif
 
 #if defined(__AVX512BF16__)
 template <>
@@ -68,6 +89,29 @@ struct Arithmetic<uint8_t> {
     static Floats floats(__m512i sum) { return (Floats)_mm512_cvtepi32_ps(sum); }
 };
 #endif
+
+// Sums of sixteen lanes from memory, and back.
+template <typename Sums>
+INLINE Sums read_sums(const void* from) {
+    Sums result;
+#if defined(__AVX512F__)
+    std::memcpy(&result, from, sizeof(result));
+#else
+    std::memcpy(&result.low, from, sizeof(result.low));
+    std::memcpy(&result.high, static_cast<const char*>(from) + sizeof(result.low), sizeof(result.low));
+#endif
+    return result;
+}
+
+template <typename Sums>
+INLINE void write_sums(const Sums& sums, void* to) {
+#if defined(__AVX512F__)
+    std::memcpy(to, &sums, sizeof(sums));
+#else
+    std::memcpy(to, &sums.low, sizeof(sums.low));
+    std::memcpy(static_cast<char*>(to) + sizeof(sums.low), &sums.high, sizeof(sums.low));
+#endif
+}
 
 // How windows lie in a map of E.
 template <typename E>
@@ -127,11 +171,11 @@ INLINE void add_runs(
         for (size_t group = 0; group < windows.groups; ++group) {
             Sums w[N];
             for (int v = 0; v < N; ++v)
-                std::memcpy(&w[v], weight + v * sizeof(Sums), sizeof(Sums));
+                w[v] = read_sums<Sums>(weight + v * sizeof(Sums));
             weight += weight_step;
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {
-                const Sums x = A::broadcast(from[r]);
+                const auto x = A::broadcast(from[r]);
                 from[r] += A::GROUP;
 #pragma GCC unroll 8
                 for (int v = 0; v < N; ++v)
@@ -209,14 +253,14 @@ void tile(
     };
     if (first)
         each_sum([](Sums& sum, const float* from, int, int) INLINE_LAMBDA {
-            std::memcpy(&sum, from, sizeof(sum));
+            sum = read_sums<Sums>(from);
         });
     else
         each_sum([](Sums& sum, const float*, int, int) INLINE_LAMBDA { sum = Sums{}; });
     add_runs<E, R, N>(windows, pixels, first, last, weight, weight_step, sums);
     if (!complete) {
         each_sum([](const Sums& sum, float* to, int, int) INLINE_LAMBDA {
-            std::memcpy(to, &sum, sizeof(sum));
+            write_sums(sum, to);
         });
         return;
     }

@@ -80,6 +80,37 @@ struct Largest {
     INLINE Floats found() const {
         return (Floats)_mm512_mask_mov_ps((__m512)best, nan, _mm512_set1_ps(NAN));
     }
+#elif defined(__AVX__)
+    Floats nan{};  // all bits of a lane, or none
+    INLINE void take(Floats value) {
+        each_half([&](__m256& most, __m256& none, int half) INLINE_LAMBDA {
+            const __m256 one = half_of(value, half);
+            none = _mm256_or_ps(none, _mm256_cmp_ps(one, one, _CMP_UNORD_Q));
+            most = _mm256_max_ps(most, one);
+        });
+    }
+    INLINE Floats found() const {
+        Largest result = *this;
+        result.each_half([&](__m256& most, __m256& none, int) INLINE_LAMBDA {
+            most = _mm256_blendv_ps(most, _mm256_set1_ps(NAN), none);
+        });
+        return result.best;
+    }
+    static __m256 half_of(const Floats& values, int half) {
+        __m256 result;
+        std::memcpy(&result, reinterpret_cast<const char*>(&values) + half * 32, 32);
+        return result;
+    }
+    // GCC compares longer vectors one number at a time.
+    template <typename F>
+    INLINE void each_half(F f) {
+        for (int half = 0; half < 2; ++half) {
+            __m256 most = half_of(best, half), none = half_of(nan, half);
+            f(most, none, half);
+            std::memcpy(reinterpret_cast<char*>(&best) + half * 32, &most, 32);
+            std::memcpy(reinterpret_cast<char*>(&nan) + half * 32, &none, 32);
+        }
+    }
 #else
     INLINE void take(Floats value) {
         best = (value > best) | (value != value) ? value : best;
