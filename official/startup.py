@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import tempfile
 import warnings
@@ -88,9 +89,14 @@ def inference() -> int:
 
 def run(name: str) -> int:
     """Run ``main`` of ``official.vision.classification.<name>``; return its exit code."""
+    can_interrupt = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if can_interrupt:  # it would end an import by a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     prepare()
     module = "official.vision.classification." + name
     _import_quietly(module)  # on 3.8 MegEngine's wheel has more to print
+    if can_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return sys.modules[module].main()
 
 

@@ -5,6 +5,7 @@ too.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,28 @@ def test_an_import_that_ends_the_process_is_not_silent(tmp_path):
     code = "from official.startup import _import_quietly as quietly; quietly('fatal')"
     done = run(sys.executable, "-c", code, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode < 0 and "Aborted" in done.stderr and "fatal.py" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "tools/check_data.py"])
+def test_an_interrupted_import_has_no_traceback(script, tmp_path):
+    """Ctrl-C in the first seconds; C code in an import can also make an ImportError of it."""
+    (tmp_path / "megengine.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('numpy.core.multiarray')\n"
+    )
+    done = run(sys.executable, ROOT / script, PYTHONPATH=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_after_the_imports_is_told(tmp_path):
+    code = (
+        "import signal, sys; from official import startup; sys.argv[1:] = ['--version']\n"
+        "try:\n    startup.run('inference')\n"
+        "finally:\n    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    done = run(sys.executable, "-c", code, PYTHONPATH=ROOT)
+    assert done.stdout.endswith("True\n")
 
 
 def test_variables_that_would_end_an_import(tmp_path):
