@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -37,6 +38,7 @@ _LONG = 1 << 33  # bytes of archives that are worth a word before they are looke
 _MAX_LABEL = 1 << 16  # bytes of a file that holds a label
 _MAX_ENTRIES = 20_000_000  # of a zip archive; ImageNet's largest collection has 14 million images
 _LABEL_KEYS = ("label", "cls", "class", "class_id")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error)
 _END = struct.Struct("<4s6xHII2x")  # a zip archive's end: entries, bytes and place of its directory
 _END64 = struct.Struct("<4s28xQQ8x")
@@ -197,7 +199,7 @@ def _scan_tar(file: int, path: Path, start: int, end: int, inside: str) -> Itera
 
 def _label(name: str, content: bytes) -> str:
     """The label in one of WebDataset's files for it, as text without line feeds; "" for none."""
-    text: object = content.decode("utf-8", "replace")
+    text: object = content.decode("utf-8", "surrogateescape")  # two labels stay two
     if name.lower().endswith(".json"):
         try:
             values = json.loads(content)
@@ -205,6 +207,8 @@ def _label(name: str, content: bytes) -> str:
             return ""
         values = values if isinstance(values, dict) else {}
         text = next((values[key] for key in _LABEL_KEYS if key in values), "")
+        if isinstance(text, str) and _SURROGATES.search(text):  # "\\ud800", which is no letter
+            return ""
     if type(text) not in (str, int):
         return ""
     return " ".join(str(text)[:1000].replace("\0", " ").split())

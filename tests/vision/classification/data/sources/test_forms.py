@@ -258,9 +258,19 @@ def test_labels_that_are_names(root):
     assert folder.classes == ("cat", "dog") and folder.labels.tolist() == [1, 0]
 
 
+def test_labels_that_are_not_in_utf_8(root):
+    """Two of them stay two, and are the same when they come from the index that was kept."""
+    files = {"1.cls": b"\xe9t\xe9", "1.jpg": png("val", 0), "2.cls": b"\xe8t\xe8"}
+    pack(root / "val.tar", {**files, "2.jpg": png("val", 1)})
+    for _ in range(2):
+        folder = load_split(root, "val")
+        assert folder.classes == ("\udce8t\udce8", "\udce9t\udce9")
+
+
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
+        ({"1.json": b'{"label": "\\ud800"}', "1.png": b"x"}, "1 images have no class"),
         ({"1.png": b"x", "a/2.png": b"x"}, "images in different places|have no class"),
         ({"1.png": b"x", "2.png": b"x"}, r"2 images have no class \(1.png, 2.png\)"),
         ({"1.cls": b"3", "1.png": b"x", "2.png": b"x"}, r"1 images have no class \(2.png\)"),
