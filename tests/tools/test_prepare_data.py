@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -194,14 +195,52 @@ def test_another_folder_or_other_settings(tool, photos, tmp_path, capsys):
     (photos / "train/b/more.jpg").write_bytes(encoded(picture((40, 70), 3)))
     assert run(tool, photos, out) == 1
     assert "was begun with other images" in capsys.readouterr().err
-    assert run(tool, photos, photos) == 1
-    assert f"{photos}: is not empty; give a new folder" in capsys.readouterr().err
-    (out / "manifest.json").write_text("[")
-    assert run(tool, photos, out) == 1
-    assert "manifest.json: is damaged" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    assert run(tool, photos, tmp_path / "other") == 1
+    assert "other: is not empty; give a new folder" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         run(tool, photos, tmp_path / "o", "--quality", 101)
     assert "--quality: expected 1 to 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["[", [], {"train": 1}, {"train": [1]}, {"train": [{}]}, "pipe"])
+def test_a_manifest_that_is_damaged(tool, change, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(tool, photos, out) == 0
+    manifest = out / "manifest.json"
+    content = json.loads(manifest.read_text())
+    if change == "pipe":
+        manifest.unlink()
+        os.mkfifo(manifest)
+    else:
+        manifest.write_text("[" if change == "[" else json.dumps({**content, "shards": change}))
+    assert run(tool, photos, out) == 1
+    told = "cannot be written: it is no regular file" if change == "pipe" else "is damaged"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["", "packed", "train/packed"])
+def test_a_place_in_the_data_set_is_refused(tool, place, photos, capsys):
+    before = sorted(photos.rglob("*"))
+    assert run(tool, photos, photos / place) == 2
+    assert f"lies in the data set {photos}" in capsys.readouterr().err
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_two_at_once(tool, photos, tmp_path, monkeypatch, capsys):
+    """The second is refused while the first is at work, and says why; then nothing keeps it out."""
+    out, codes, write = tmp_path / "out", [], tool._write_shard
+
+    def meanwhile(*words):
+        codes.append(run(tool, photos, out))
+        return write(*words)
+
+    monkeypatch.setattr(tool, "_write_shard", meanwhile)
+    assert run(tool, photos, out) == 0
+    assert codes == [1, 1]
+    assert f"{out}: another process packs into it" in capsys.readouterr().err
+    assert run(tool, photos, out) == 0
 
 
 def test_a_damaged_image_is_named(tool, photos, tmp_path, capsys):
@@ -212,7 +251,7 @@ def test_a_damaged_image_is_named(tool, photos, tmp_path, capsys):
 
 
 def test_names_that_no_shard_can_have(tool, tmp_path):
-    """What is hostile in a name stays out of the archive; a class with a line feed is refused."""
+    """What is hostile in a name stays out of the archive."""
     archive = tmp_path / "a.tar"
     with tarfile.open(archive, "w") as target:
         for name in ("val/c/../../../etc/x.png", "val/c/.. -rf \x1b[31m.png"):
@@ -222,10 +261,17 @@ def test_names_that_no_shard_can_have(tool, tmp_path):
     folder = load_split(archive, "val")
     keys = [tool._key(folder, index) for index in range(len(folder))]
     assert all(set(key) <= set("0123456789abcdefghijklmnopqrstuvwxyz_-") for key in keys)
-    (tmp_path / "src" / "val" / "a\nb").mkdir(parents=True)
-    (tmp_path / "src" / "val" / "a\nb" / "1.png").write_bytes(png("val", 1))
-    with pytest.raises(DataError, match="has a line feed"):
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"a\rb", b" b", b"\xef\xbb\xbfb", b"a\xffb"])
+def test_classes_that_no_line_can_name(tool, name, tmp_path):
+    """Read back, classes.txt would give other classes; then every later one has a wrong name."""
+    folder = tmp_path / "src" / "val" / os.fsdecode(name)
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(png("val", 1))
+    with pytest.raises(DataError, match="the class '.*b' has .*; rename it"):
         tool.pack(str(tmp_path / "src"), tmp_path / "out", tool.Packing(), 1, lambda *_: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_told(tool, photos, tmp_path, monkeypatch):

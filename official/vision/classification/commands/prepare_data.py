@@ -10,6 +10,8 @@ number of images, the bytes and the sha256 of each shard; classes.txt names the 
 """  # noqa: E501
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -18,7 +20,6 @@ import re
 import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -31,12 +32,15 @@ from ..data.folder import load_split
 from ..data.image import EXTENSIONS, decode_image
 from ..engine import flags
 from ..engine.console import SplitBar
-from ..engine.files import write_atomically
+from ..engine.files import refuse_inside, write_atomically
 from ..errors import DataError, MissingSplit, UserError
+from ..readers.text_file import open_regular
 from ..text import printable
 
 MANIFEST, CLASSES = "manifest.json", "classes.txt"
 FORMAT = "WebDataset shards, 1"
+_MAX_MANIFEST = 1 << 28  # bytes; a shard has some 200
+_SHARD = {"name": str, "images": int, "as_they_were": int, "bytes": int, "sha256": str}
 _CHUNK = 64  # images in memory at a time, for each thread's convenience
 
 Progress = Callable[[str, int, int], None]
@@ -71,19 +75,68 @@ def pack(data: str, target: Path, packing: Packing, workers: int, progress: Prog
 
     Raises:
         DataError: when an image cannot be read; what is finished by then stays.
-        UserError: when ``target`` holds something else, or cannot be written.
+        UserError: when ``target`` lies in the data set, holds something else, is being written by
+            another process, or cannot be written.
     """
+    refuse_inside("OUT", target, Path(data))
     splits = _splits(data)
-    manifest = _Manifest(target, packing, splits)
-    for split, folder in splits.items():
-        ranges = _ranges(len(folder), packing.images_per_shard)
-        for number, indices in enumerate(ranges):
-            name = f"{split}-{number:06}.tar"
-            if not manifest.has(split, name):
-                shard = _write_shard(target / name, folder, indices, packing, workers)
-                manifest.add(split, shard)
-            progress(split, indices.stop, len(folder))
-    return manifest.content
+    classes = _class_list(next(iter(splits.values())).classes)
+    with _alone(target):
+        manifest = _Manifest(target, packing, splits, classes)
+        for split, folder in splits.items():
+            ranges = _ranges(len(folder), packing.images_per_shard)
+            for number, indices in enumerate(ranges):
+                name = f"{split}-{number:06}.tar"
+                if not manifest.has(split, name):
+                    shard = _write_shard(target / name, folder, indices, packing, workers)
+                    manifest.add(split, shard)
+                progress(split, indices.stop, len(folder))
+        return manifest.content
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other processes that pack out of it, until this one ends.
+
+    Raises:
+        UserError: when there is one, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{folder}: another process packs into it; wait for its end, or give another "
+                    "folder"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _class_list(classes: Sequence[str]) -> bytes:
+    """The names as ``classes.txt`` has them, one a line.
+
+    Raises:
+        DataError: when one would not be read back as it is.
+    """
+    for name in classes:
+        if set(name) & set("\r\n\0") or name != name.strip() or name.startswith("\ufeff"):
+            raise DataError(
+                f"the class {name!a} has a line feed or the like, or a space at an end, in its "
+                "name; rename it"
+            )
+    try:
+        return "".join(f"{name}\n" for name in classes).encode("utf-8")
+    except UnicodeEncodeError as error:
+        name = error.object.split("\n")[error.object.count("\n", 0, error.start)]
+        raise DataError(f"the class {name!a} has a name that is no UTF-8; rename it") from None
 
 
 def _splits(data: str) -> Dict[str, ImageDataset]:
@@ -111,17 +164,16 @@ def _ranges(count: int, size: int) -> List[range]:
 class _Manifest:
     """What is finished in a folder, and how it was made."""
 
-    def __init__(self, folder: Path, packing: Packing, splits: Dict[str, ImageDataset]):
+    def __init__(
+        self, folder: Path, packing: Packing, splits: Dict[str, ImageDataset], classes: bytes
+    ):
         self._path = folder / MANIFEST
         self._folder = folder
-        classes = next(iter(splits.values())).classes
-        if any("\n" in name or name != name.strip() for name in classes):
-            raise DataError("a class has a line feed, or a space at an end, in its name")
         wanted = {
             "format": FORMAT,
             "packing": asdict(packing),
-            "classes": len(classes),
-            "classes_sha256": hashlib.sha256("\n".join(classes).encode("utf-8")).hexdigest(),
+            "classes": classes.count(b"\n"),
+            "classes_sha256": hashlib.sha256(classes[:-1]).hexdigest(),
             "images": {split: len(each) for split, each in splits.items()},
             "labels_sha256": {
                 split: hashlib.sha256(each.labels.tobytes()).hexdigest()
@@ -129,7 +181,6 @@ class _Manifest:
             },
         }
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             found = self._read()
             if found is None and any(folder.iterdir()):
                 raise UserError(f"{folder}: is not empty; give a new folder")
@@ -139,7 +190,7 @@ class _Manifest:
             self.content: Dict[str, Any] = found or {**wanted, "shards": {}}
             if found is None:
                 self._write()
-            (folder / CLASSES).write_text("".join(f"{name}\n" for name in classes), "utf-8")
+            write_atomically(folder / CLASSES, classes)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
 
@@ -147,7 +198,7 @@ class _Manifest:
         """Whether a shard is finished, and still as long as it was."""
         for shard in self.content["shards"].get(split, []):
             if shard["name"] == name:
-                with suppress(OSError):
+                with contextlib.suppress(OSError):
                     return (self._folder / name).stat().st_size == shard["bytes"]
         return False
 
@@ -160,15 +211,31 @@ class _Manifest:
 
     def _read(self) -> Optional[Dict[str, Any]]:
         try:
-            found = json.loads(self._path.read_bytes())
-            return found if isinstance(found, dict) and found.get("shards") is not None else None
+            with open_regular(self._path) as file:
+                found = json.loads(file.read(_MAX_MANIFEST))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
             raise UserError(f"{self._path}: is damaged; give a new folder") from None
+        if not isinstance(found, dict) or found.get("shards") is None:
+            return None
+        if not _are_shards(found["shards"]):
+            raise UserError(f"{self._path}: is damaged; give a new folder")
+        return found
 
     def _write(self) -> None:
         write_atomically(self._path, (json.dumps(self.content, indent=1) + "\n").encode())
+
+
+def _are_shards(shards: Any) -> bool:
+    """Whether these are lists of what ``_write_shard`` returns, by split."""
+    if not isinstance(shards, dict) or not all(isinstance(each, list) for each in shards.values()):
+        return False
+    return all(
+        isinstance(shard, dict) and {key: type(shard.get(key)) for key in _SHARD} == _SHARD
+        for each in shards.values()
+        for shard in each
+    )
 
 
 def _write_shard(
@@ -195,7 +262,7 @@ def _write_shard(
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             part.unlink()
     return {
         "name": path.name,
