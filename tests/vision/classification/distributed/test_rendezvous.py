@@ -230,6 +230,14 @@ def test_a_claimed_length_takes_no_memory_and_no_time(two, port, length):
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.parametrize("request_line", [b"PUT / HTTP/1.0", b"POST / HTTP/9.9", b"\x1b[31m \x07"])
+def test_strangers_cannot_fill_the_log(two, port, request_line, capfd):
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(request_line + b"\r\n\r\n")
+        assert connection.recv(100)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_packed_request_is_not_unpacked(two, port, secret):
     body = gzip.compress(bytes(1 << 20))
     headers = {"Content_Length": str(len(body)), "Content_Encoding": "gzip"}
