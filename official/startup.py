@@ -38,6 +38,7 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     "export": ("commands.export", "write a network as ONNX or .mge"),
     "benchmark": ("tools.benchmark", "measure the speed of networks, training and the loader"),
 }
+NO_MEMORY = "there is not enough memory; give the process more (ulimit -v, a job's limit)"
 _USAGE = "usage: resnet COMMAND [flags] ...\n\nResNets for image classification on MegEngine.\n"
 
 
@@ -158,7 +159,11 @@ def _way_out() -> str:
     return "use a Python that has them (pip install megengine)"
 
 
-def _why_not_imported(error: ImportError) -> str:
+def _why_not_imported(error: Exception) -> str:
+    text = str(error).lower()
+    no_room = "failed to map segment" in text or "cannot allocate memory" in text
+    if no_room or isinstance(error, MemoryError):
+        return NO_MEMORY
     if "libGL" in str(error) or "libgthread" in str(error):
         return f"{error}; pip uninstall opencv-python, then pip install opencv-python-headless"
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] != "official":
@@ -247,7 +252,7 @@ def _import_quietly(name: str) -> None:
                 warnings.simplefilter("ignore")
                 importlib.import_module(name)
             said.truncate(0)
-        except ImportError as error:
+        except (ImportError, MemoryError) as error:
             said.truncate(0)
             problem = _why_not_imported(error)
             os.dup2(kept, 2)

@@ -83,6 +83,22 @@ def test_a_missing_system_library_is_named(tmp_path):
     assert "libGL.so.1" in line and "opencv-python-headless" in line and done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ImportError('libmegengine_shared.so: failed to map segment from shared object')",
+        "ImportError('libx.so: Cannot allocate memory')",
+        "MemoryError",
+    ],
+)
+def test_too_little_memory_for_the_imports_is_told(error, tmp_path):
+    """What "ulimit -v 1000000" makes of them."""
+    (tmp_path / "megengine.py").write_text(f"raise {error}")
+    done = run(sys.executable, ROOT / "tools" / "check_data.py", PYTHONPATH=tmp_path)
+    told = f"check_data.py: error: {startup.NO_MEMORY}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
 def test_an_error_of_our_own_is_not_hidden(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="cannot import name"):
         startup._why_not_imported(ImportError("cannot import name 'x'", name="official.x"))

@@ -11,7 +11,7 @@ from typing import Callable, NoReturn, Optional, Sequence, get_args
 
 import cv2
 
-from ....startup import COMMANDS
+from ....startup import COMMANDS, NO_MEMORY
 from .. import __version__
 from ..errors import UserError
 from ..log import log_to_stderr
@@ -110,10 +110,12 @@ def run(
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stderr.close()
         return 141
-    except OSError as error:  # a full disk, a folder that has gone
+    except (OSError, MemoryError) as error:  # a full disk, a folder that has gone
         if args.debug:
             traceback.print_exc()
-        reason = f"{error.filename or 'output'}: {error.strerror or error}"
+        reason = NO_MEMORY
+        if isinstance(error, OSError):
+            reason = f"{error.filename or 'output'}: {error.strerror or error}"
         sys.stderr.write(f"{prog}: error: {printable(shortened(reason))}\n")
         return 1
 

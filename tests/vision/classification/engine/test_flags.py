@@ -42,3 +42,13 @@ def test_what_is_not_understood_cannot_steer_the_terminal(capsys):
     with pytest.raises(SystemExit):
         flags.parse(parser(), ["--\x1b[31mred", "cat.jpg"])
     assert "\\x1b[31mred" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_one_line(capsys):
+    def start(args):
+        raise MemoryError
+
+    assert flags.run(parser(), start, []) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("inference.py: error: there is not enough memory")
+    assert err.count("\n") == 1
