@@ -114,6 +114,12 @@ def test_an_archive(tmp_path, capsys):
     assert f"problem: {path}: the archive is cut short" in capsys.readouterr().out
 
 
+def test_what_is_found_is_not_written_among_the_images(images, capsys):
+    assert tool.main(["-d", str(images), "--json", str(images / "train" / "report.json")]) == 2
+    assert "lies in the data set" in capsys.readouterr().err
+    assert not (images / "train" / "report.json").exists()
+
+
 def test_long_lists_are_cut_and_json_has_all(tmp_path, capsys):
     lines = [f"{index}.png,{index:02},val" for index in range(30)]
     (tmp_path / "l.csv").write_text("\n".join(lines))

@@ -18,7 +18,7 @@ from typing import List, Optional, Sequence, Tuple
 from ..data.check import Report, check_data
 from ..engine import flags
 from ..engine.console import SplitBar
-from ..engine.files import check_target, write_atomically
+from ..engine.files import check_target, refuse_inside, write_atomically
 from ..text import aligned, printable
 
 SHOWN = 20  # classes, and messages of a kind, that are listed one by one
@@ -99,6 +99,7 @@ def start(args: argparse.Namespace) -> int:
     """Check as the flags say."""
     if args.json:
         check_target("--json", Path(args.json))
+        refuse_inside("--json", Path(args.json), Path(args.data))
     splits = (args.split,) if args.split else ("train", "val")
     bar = SplitBar("Read")
     try:
