@@ -66,12 +66,15 @@ class Augment(Section):
         json_schema_extra={"values": "two rising numbers above 0"},
     )
     interpolation: Optional[Interpolation] = Field(
-        None, description="how it is scaled; `null`: as `preprocess.interpolation` says"
+        None,
+        description="how it is scaled; `null`: as `preprocess.interpolation` says",
+        json_schema_extra={"values": "`nearest`, `bilinear`, `bicubic`, `area` or `null`"},
     )
     library: Optional[Library] = Field(
         None,
         description="whose scaling, which differs; `null`: as `preprocess.library` says, so that "
         "a network sees in training what it will see in a test",
+        json_schema_extra={"values": "`cv2`, `pillow` or `null`"},
     )
     decode: Literal["exact", "scaled"] = Field(
         "exact",
