@@ -1,26 +1,10 @@
-// The matrix products of Winograd's algorithm. Channels of a result come in panels of 64, the last of
-// which is as wide as sixteens allow: so sums of six rows stay in registers.
+// The matrix products of Winograd's algorithm. Channels of a result come in panels, the last of which
+// is as wide as sixteens allow: so sums of six rows stay in registers.
 #pragma once
 
 #include "lanes.h"
 
 namespace resnet {
-
-constexpr size_t PANEL = 64;
-
-inline size_t panels_of(size_t channels) {
-    return (channels + PANEL - 1) / PANEL;
-}
-
-inline size_t lanes_of(size_t panel, size_t channels) {
-    return std::min(PANEL, (channels - panel * PANEL + LANES - 1) / LANES * LANES);
-}
-
-// Numbers of a matrix that lie `row` and `column` apart.
-struct Strided {
-    const float* data;
-    size_t row, column;
-};
 
 // What a register holds, and how many times that a row of sums has: six rows of them stay in the
 // registers. GCC would keep longer vectors in memory.
@@ -32,6 +16,26 @@ typedef float Register __attribute__((vector_size(32)));
 constexpr int MOST = 2;
 #endif
 constexpr size_t WIDTH = sizeof(Register) / sizeof(float);
+
+// Channels of a panel: as many as the sums of a row. Stepping over others of a wider one, a processor
+// with AVX2 would use a quarter of its first-level cache.
+constexpr size_t PANEL = MOST * WIDTH;
+
+template <size_t WIDE = PANEL>
+size_t panels_of(size_t channels) {
+    return (channels + WIDE - 1) / WIDE;
+}
+
+template <size_t WIDE = PANEL>
+size_t lanes_of(size_t panel, size_t channels) {
+    return std::min(WIDE, (channels - panel * WIDE + LANES - 1) / LANES * LANES);
+}
+
+// Numbers of a matrix that lie `row` and `column` apart.
+struct Strided {
+    const float* data;
+    size_t row, column;
+};
 
 // result (R, N registers) = left (R, inner) right (inner, N registers), parts of rows of `lanes`
 template <int R, int N>

@@ -14,6 +14,7 @@ namespace resnet {
 namespace plan {
 namespace {
 
+constexpr size_t PANEL = 64;
 constexpr size_t CACHE = 640 << 10;  // bytes of a block's points
 constexpr size_t WEIGHT = 4 << 20;   // bytes of a weight that stays in a cache
 
@@ -83,7 +84,7 @@ void compute_panels(
     const size_t inner = s.x.channels, rows = end - begin;
     for (size_t panel = first_panel; panel < last_panel; ++panel) {
         const size_t channel = panel * PANEL;
-        const size_t lanes = lanes_of(panel, s.y.channels);
+        const size_t lanes = lanes_of<PANEL>(panel, s.y.channels);
         const float* weight = static_cast<const float*>(s.weight) + channel * POINTS * inner;
         for (size_t point = 0; point < POINTS; ++point) {
             const Strided left{points + point * rows * inner, inner, 1};
@@ -98,7 +99,7 @@ template <typename E>
 void compute(const Step& s) {
     const Tiles tiles(s.y.count, s.y.height, s.y.width);
     const Ending<E> ending(s);
-    const size_t panels = panels_of(s.y.channels);
+    const size_t panels = panels_of<PANEL>(s.y.channels);
     const size_t bytes = POINTS * 4 * (s.x.channels + PANEL);  // of a tile's points
     // Few tiles at a time read the weight often; of many the points leave the cache. Where the weight
     // leaves it, it is read once, by threads that share its panels; each makes the points it needs.
