@@ -8,12 +8,15 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <csetjmp>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "generator.h"
+#include "huffman.h"
 #include "libjpeg62.h"
 
 namespace {
@@ -23,6 +26,7 @@ using libjpeg::ErrorManager;
 
 // The functions of the library that `jpeg_open` has found.
 struct {
+    const void* place;  // where it is loaded
     ErrorManager* (*std_error)(ErrorManager*);
     void (*create)(Decompress*, int version, size_t size);
     void (*destroy)(Decompress*);
@@ -38,6 +42,24 @@ template <typename F>
 bool find(void* handle, const char* name, F& function) {
     function = reinterpret_cast<F>(dlsym(handle, name));
     return function != nullptr;
+}
+
+const void* place_of(const void* function) {
+    Dl_info found;
+    return dladdr(function, &found) ? found.dli_fbase : nullptr;
+}
+
+// Whether this is what we take it for: the first of its functions are the library's.
+bool is_librarys(const libjpeg::EntropyDecoder* decoder) {
+    static std::atomic<const void*> seen{nullptr};  // there are few, and a look-up takes long
+    const void* function = reinterpret_cast<const void*>(decoder->decode_mcu);
+    if (seen.load(std::memory_order_relaxed) == function)
+        return true;
+    if (place_of(function) != library.place ||
+        place_of(reinterpret_cast<const void*>(decoder->start_pass)) != library.place)
+        return false;
+    seen.store(function, std::memory_order_relaxed);
+    return true;
 }
 
 struct Failure {
@@ -213,8 +235,10 @@ extern "C" bool random_crop(
 // Use the library of this path. False for one that cannot be loaded, or lacks a function.
 extern "C" bool jpeg_open(const char* path) {
     void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    return handle && find(handle, "jpeg_std_error", library.std_error) &&
-           find(handle, "jpeg_CreateDecompress", library.create) &&
+    if (!handle || !find(handle, "jpeg_std_error", library.std_error))
+        return false;
+    library.place = place_of(reinterpret_cast<const void*>(library.std_error));
+    return find(handle, "jpeg_CreateDecompress", library.create) &&
            find(handle, "jpeg_destroy_decompress", library.destroy) &&
            find(handle, "jpeg_mem_src", library.mem_src) &&
            find(handle, "jpeg_read_header", library.read_header) &&
@@ -242,6 +266,7 @@ extern "C" bool jpeg_part(
         return false;
     std::vector<uint8_t> line(3 * size_t(stored_width));
     uint8_t* pointer = line.data();
+    const std::unique_ptr<uint8_t[]> room(new uint8_t[size + huffman::PAD]);
     Decompress info;
     Failure failure;
     std::memset(&info, 0, sizeof info);
@@ -266,6 +291,12 @@ extern "C" bool jpeg_part(
     const int end = box.left + box.width + MARGIN;
     unsigned columns = unsigned(end < stored_width ? end : stored_width) - first;
     library.crop(&info, &first, &columns);
+    huffman::Scan scan;
+    if (is_librarys(info.entropy)) {
+        const int across = info.num_components == 1 ? 1 : info.max_h_samp;
+        const unsigned mcu = unsigned(info.min_dct_scaled_size * across);
+        scan.take_over(info, first / mcu, (first + columns - 1) / mcu, room.get());
+    }
     const int above = at_least(box.top - MARGIN, 0);
     if (above && int(library.skip(&info, unsigned(above))) != above)
         fail(&info);

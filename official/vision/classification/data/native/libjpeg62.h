@@ -31,13 +31,36 @@ struct ErrorManager {
     int first_addon, last_addon;
 };
 
+struct Source {
+    const uint8_t* next_input_byte;
+    size_t bytes_in_buffer;
+};
+
+struct HuffmanTable {
+    uint8_t bits[17];  // codes of each length; the first is not used
+    uint8_t symbols[256];
+    int sent;
+};
+
+struct Component {
+    int component_id, component_index, h_samp, v_samp, quant_tbl_no, dc_tbl_no, ac_tbl_no;
+    unsigned width_in_blocks, height_in_blocks;
+    int dct_scaled_size;  // edge in pixels of what a block becomes
+};
+
+// Not of the public interface, but these two have been its first fields since version 6b.
+struct EntropyDecoder {
+    void (*start_pass)(Decompress*);
+    int (*decode_mcu)(Decompress*, int16_t (**blocks)[64]);
+};
+
 struct Decompress {
     // shared with compression
     ErrorManager* err;
     void *mem, *progress, *client_data;
     int is_decompressor, global_state;
     // the file
-    void* src;
+    Source* src;
     unsigned image_width, image_height;
     int num_components, jpeg_color_space;
     // what is asked for
@@ -58,7 +81,8 @@ struct Decompress {
     int output_scan_number;
     unsigned output_iMCU_row;
     void* coef_bits;
-    void *quant_tables[4], *dc_tables[4], *ac_tables[4];
+    void* quant_tables[4];
+    HuffmanTable *dc_tables[4], *ac_tables[4];
     int data_precision;
     void* comp_info;
     int progressive_mode, arith_code;
@@ -75,12 +99,13 @@ struct Decompress {
     unsigned total_imcu_rows;
     uint8_t* sample_range_limit;
     int comps_in_scan;
-    void* cur_comp_info[4];
+    Component* cur_comp_info[4];
     unsigned mcus_per_row, mcu_rows_in_scan;
     int blocks_in_mcu, mcu_membership[10], ss, se, ah, al;
     int unread_marker;
-    void *master, *main, *coef, *post, *inputctl, *marker, *entropy, *idct, *upsample, *cconvert;
-    void* cquantize;
+    void *master, *main, *coef, *post, *inputctl, *marker;
+    EntropyDecoder* entropy;
+    void *idct, *upsample, *cconvert, *cquantize;
 };
 
 }  // namespace libjpeg
