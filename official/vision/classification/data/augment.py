@@ -167,6 +167,12 @@ class TrainTransform:
     augment: Augment = Augment()
     preprocess: Preprocess = Preprocess()
 
+    @property
+    def library(self) -> str:
+        """Whose scaling it is."""
+        resized = self.augment.crop == "resized"
+        return self.augment.scaling(self.preprocess)[1] if resized else self.preprocess.library
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return self._after_crop(self._crop(image, rng), rng)
 

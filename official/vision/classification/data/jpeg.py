@@ -17,17 +17,12 @@ from typing import Any, List, Optional, Tuple
 import cv2
 import numpy as np
 
-from official.private_folder import why_not_private
-
-from ..ops.build import KernelsUnavailable, compiled
+from ..ops.build import KernelsUnavailable
+from .compiled import native_library
 from .decoding.pixels import MAX_PIXELS
 from .image import decode_image
 from .sampler import Key
 
-_SOURCES = Path(__file__).parent / "native"
-# Sums and products are rounded one by one, as Python's are.
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++17", "-fPIC", "-shared", "-ldl")
-_TOLD = "the reader of JPEG files for this machine, once; it takes some seconds"
 DIVISORS = (8, 4, 2, 1)  # by which a JPEG file can be decoded to a smaller image
 
 Box = Tuple[int, int, int, int]  # left, top, width, height in pixels
@@ -45,16 +40,8 @@ class PartDecoder:
     """
 
     def __init__(self) -> None:
-        path = compiled("jpeg", _TOLD, _SOURCES, _FLAGS)
-        problem = why_not_private(str(path))
-        if problem:
-            raise KernelsUnavailable(f"{problem}; delete {path}")
-        try:
-            library = ctypes.CDLL(str(path))
-            self._part, self._draw = library.jpeg_part, library.random_crop
-            use = library.jpeg_open
-        except (OSError, AttributeError) as error:
-            raise KernelsUnavailable(f"{path}: {error}") from None
+        native = native_library()
+        self._part, self._draw, use = native.jpeg_part, native.random_crop, native.jpeg_open
         self._part.restype = self._draw.restype = use.restype = ctypes.c_bool
         numbers: List[Any] = [ctypes.c_int] * 6
         self._part.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *numbers, ctypes.c_void_p]

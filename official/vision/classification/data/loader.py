@@ -15,6 +15,7 @@ from .decoding.kinds import JPEG
 from .image import check_image, decode_image
 from .jpeg import PartDecoder, part_decoder
 from .parallel import map_groups
+from .resample import prepare
 from .sampler import BatchIndices, Key, generator_of, sample_key
 from .transforms import to_network_layout
 
@@ -76,6 +77,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         if isinstance(self.transform, TrainTransform):
             self._decoder = decoder_for(self.folder, self.transform.augment)
+        if getattr(self.transform, "library", "cv2") == "pillow":
+            prepare()
         batches, ahead = tee(self.batches)
         loaded = map_groups(self._load, map(self._parts, ahead), self.workers, self.prefetch)
         with closing(loaded):

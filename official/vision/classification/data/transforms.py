@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..preprocess import Preprocess
+from .resample import prepared
 
 INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -81,6 +82,10 @@ def scaled(
     """The image at ``shape``, width and height, as ``library`` computes it."""
     if library == "cv2":
         return cv2.resize(image, shape, interpolation=INTERPOLATION[interpolation])
+    resampler = prepared()
+    found = resampler(image, shape, interpolation) if resampler else None
+    if found is not None:
+        return found
     from PIL import Image  # not needed by most weights, and users of the hub may lack it
 
     image = np.ascontiguousarray(image)  # far slower if left to Pillow
@@ -92,6 +97,11 @@ class EvalTransform:
     """What a set of weights is tested with: resize, centre crop; nothing random."""
 
     preprocess: Preprocess
+
+    @property
+    def library(self) -> str:
+        """Whose scaling it is."""
+        return self.preprocess.library
 
     def __call__(self, image: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:
         return self.with_box(image)[0]

@@ -13,6 +13,7 @@
 #include <csetjmp>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "generator.h"
@@ -253,7 +254,7 @@ extern "C" bool jpeg_open(const char* path) {
 // the size: 1, 2, 4 or 8. False, and `out` undefined, for what is not plain.
 extern "C" bool jpeg_part(
         const uint8_t* data, size_t size, int orientation, int divisor, int left, int top, int width,
-        int height, uint8_t* out) {
+        int height, uint8_t* out) try {
     Header header;
     if (!read_segments(data, size, header))
         return false;
@@ -309,4 +310,6 @@ extern "C" bool jpeg_part(
     }
     library.destroy(&info);  // without finishing: nobody needs the rows below
     return true;
+} catch (const std::bad_alloc&) {
+    return false;
 }
