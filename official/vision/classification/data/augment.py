@@ -170,8 +170,7 @@ class TrainTransform:
     @property
     def library(self) -> str:
         """Whose scaling it is."""
-        resized = self.augment.crop == "resized"
-        return self.augment.scaling(self.preprocess)[1] if resized else self.preprocess.library
+        return self.augment.scaling(self.preprocess)[1]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return self._after_crop(self._crop(image, rng), rng)

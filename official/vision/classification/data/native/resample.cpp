@@ -58,7 +58,7 @@ struct Taps {
             first[to] = begin;
             count[to] = end - begin;
             for (int i = 0; i < end - begin; ++i) {
-                const double share = (sum != 0 ? found[i] / sum : found[i]) * (1 << POINT);
+                const double share = found[i] / sum * (1 << POINT);
                 weights[size_t(to) * room + i] = int(share < 0 ? share - 0.5 : share + 0.5);
             }
         }
@@ -132,18 +132,17 @@ extern "C" bool resample(
 #ifdef __AVX2__
     const Taps columns(in_width, width, Filter(filter)), rows(in_height, height, Filter(filter));
     const std::vector<int> weights = paired(columns);
-    const int begin = rows.first[0], end = rows.first[height - 1] + rows.count[height - 1];
     const ptrdiff_t pitch = 3 * ptrdiff_t(width) + ROOM;
     const size_t in_row = 3 * size_t(in_width), margin = 3 * size_t(columns.room) + ROOM;
     const std::unique_ptr<uint8_t[]> line(new uint8_t[in_row + margin]());
-    const std::unique_ptr<uint8_t[]> between(new uint8_t[size_t(pitch) * (end - begin)]);
+    const std::unique_ptr<uint8_t[]> between(new uint8_t[size_t(pitch) * in_height]);
     const std::unique_ptr<uint8_t[]> found(new uint8_t[size_t(pitch)]);
-    for (int y = begin; y < end; ++y) {
+    for (int y = 0; y < in_height; ++y) {
         std::memcpy(line.get(), in + y * in_pitch, in_row);
-        across(line.get(), columns, weights, between.get() + (y - begin) * pitch);
+        across(line.get(), columns, weights, between.get() + y * pitch);
     }
     for (int y = 0; y < height; ++y) {
-        const uint8_t* first = between.get() + (rows.first[y] - begin) * pitch;
+        const uint8_t* first = between.get() + rows.first[y] * pitch;
         down(first, pitch, &rows.weights[size_t(y) * rows.room], rows.count[y], 3 * width, found.get());
         std::memcpy(out + size_t(y) * 3 * width, found.get(), 3 * size_t(width));
     }
