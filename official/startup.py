@@ -171,6 +171,9 @@ def _why_not_imported(error: Exception) -> str:
             f"the package {error.name} is not installed for {sys.executable}; "
             "pip install -r requirements.txt"
         )
+    for name, value in os.environ.items():  # which libraries read as numbers when they are imported
+        if isinstance(error, ValueError) and value and repr(value) in str(error):
+            return f"{name}={value!r}: {error}; unset {name}, or give it a value that is right"
     raise error
 
 
@@ -252,7 +255,7 @@ def _import_quietly(name: str) -> None:
                 warnings.simplefilter("ignore")
                 importlib.import_module(name)
             said.truncate(0)
-        except (ImportError, MemoryError) as error:
+        except (ImportError, MemoryError, ValueError) as error:
             said.truncate(0)
             problem = _why_not_imported(error)
             os.dup2(kept, 2)

@@ -212,6 +212,15 @@ def test_variables_that_would_end_an_import(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "(9, 9, 3)\n", "")
 
 
+@pytest.mark.parametrize(("name", "value"), [("TQDM_MININTERVAL", "abc"), ("TQDM_NCOLS", "wide")])
+def test_variables_that_are_no_numbers(name, value):
+    done = run(sys.executable, ROOT / "test.py", "--help", **{name: value})
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"test.py: error: {name}={value!r}: ")
+    assert done.stderr.endswith(f"; unset {name}, or give it a value that is right\n")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_streams_that_are_closed(closed, tmp_path):
     """As some launchers leave them; nothing may take their numbers."""
