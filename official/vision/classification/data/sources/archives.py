@@ -212,6 +212,10 @@ def _classes(
         DataError: when the list has fewer than there are.
     """
     labels = sorted({str(image.label) for image in images})
+    missing = {label for label in labels if re.fullmatch(r"-[0-9]{1,9}", label)}
+    if are_indices and missing and all(each.isdecimal() for each in set(labels) - missing):
+        label = min(missing)
+        raise DataError(f"{root}: a label is {label}: images without classes are no test")
     if are_indices and all(label.isdecimal() and len(label) < 6 for label in labels):
         position = {label: int(label) for label in labels}
         count, listed = 1 + max(position.values()), _class_list(root)

@@ -251,6 +251,15 @@ def test_labels_that_are_numbers(root):
     assert "classes.txt: names the class 'a' twice" in refusal(root, "train")
 
 
+def test_a_label_of_minus_one_is_none(root):
+    """As Hugging Face's test sets have it; among names it is one."""
+    files = {"x.cls": b"-1\n", "x.png": png("val", 0), "y.cls": b"2", "y.png": png("val", 1)}
+    pack(root / "test.tar", files)
+    assert "a label is -1: images without classes" in refusal(root, "test")
+    pack(root / "test.tar", {**files, "y.cls": b"cold"})
+    assert load_split(root, "test").classes == ("-1", "cold")
+
+
 def test_labels_that_are_names(root):
     files = {"1.json": b'{"label": "dog"}', "1.jpg": png("val", 0), "2.cls": b"cat \n"}
     pack(root / "val.tar", {**files, "2.jpg": png("val", 1), "2.txt": b"a caption"})
