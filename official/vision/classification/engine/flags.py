@@ -20,6 +20,7 @@ from ..text import nearest, printable, shortened
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
+from .device import forget_failures, is_out_of_memory
 from .nodes import topology as topology
 from .schema import InferencePrecision, Precision
 from .values import boolean, device, natural, port, positive, positive_float
@@ -117,6 +118,12 @@ def run(
         if isinstance(error, OSError):
             reason = f"{error.filename or 'output'}: {error.strerror or error}"
         sys.stderr.write(f"{prog}: error: {printable(shortened(reason))}\n")
+        return 1
+    except RuntimeError as error:
+        if args.debug or not is_out_of_memory(error):
+            raise
+        forget_failures()
+        sys.stderr.write(f"{prog}: error: {NO_MEMORY}, or use a smaller --batch-size\n")
         return 1
 
 

@@ -1,5 +1,9 @@
+import subprocess
+import sys
+
 import pytest
 
+from official.startup import NO_MEMORY
 from official.vision.classification.engine import flags
 from official.vision.classification.inference import main, parser
 
@@ -52,3 +56,30 @@ def test_too_little_memory_is_one_line(capsys):
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("inference.py: error: there is not enough memory")
     assert err.count("\n") == 1
+
+
+def test_memory_that_does_not_suffice():
+    """MegEngine tells of it later, with a trace of its own; and once more at the end."""
+    code = (
+        "import megengine.functional as F, sys\n"
+        "from official.vision.classification.engine import device, flags\n"
+        "device.use_device('cpu')\n"
+        "parser = flags.Parser('train.py', 'doc\\n\\n')\n"
+        "huge = lambda args: F.zeros((1 << 22, 1 << 22)).mean().numpy()\n"
+        "sys.exit(flags.run(parser, huge, []))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"train.py: error: {NO_MEMORY}, or use a smaller --batch-size\n"
+
+
+def test_other_errors_of_megengine_are_not_hidden():
+    parser = flags.Parser("train.py", "doc\n\n")
+    with pytest.raises(RuntimeError, match="assertion"):
+        flags.run(parser, fails, [])
+
+
+def fails(args):
+    raise RuntimeError("assertion failed")
