@@ -189,7 +189,7 @@ private:
     uint32_t limit[17];     // of the next 16 bits, where codes of this length end
     int offset[17];         // from a code of this length to the place of its symbol
     Code nears[1 << NEAR];  // by the next bits
-    Jump fars[1 << FAR];    // the same; found out when they are met
+    Jump fars[1 << FAR];    // the same; not of means
 };
 
 // A scan that is being read for libjpeg.
