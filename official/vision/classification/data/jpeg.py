@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..ops.build import KernelsUnavailable
-from .compiled import native_library
+from .native import native_library
 from .decoding.pixels import MAX_PIXELS
 from .image import decode_image
 from .sampler import Key

@@ -11,7 +11,7 @@ from typing import Optional, Tuple
 import numpy as np
 
 from ..ops.build import KernelsUnavailable
-from .compiled import native_library
+from .native import native_library
 
 _FILTERS = {"bilinear": 1, "bicubic": 2}
 
