@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from ..ops.build import KernelsUnavailable
-from .native import native_library
 from .decoding.pixels import MAX_PIXELS
 from .image import decode_image
+from .native import native_library
 from .sampler import Key
 
 DIVISORS = (8, 4, 2, 1)  # by which a JPEG file can be decoded to a smaller image
