@@ -176,7 +176,8 @@ def _tiff(data: bytes, header: Header) -> Decoded:
         )
     stored_ycbcr = tags.get(PHOTOMETRIC, (1,))[0] == _YCBCR and compression != 7
     order = (_opencv, _PLAIN_TIFF) if header.bits > 8 or stored_ycbcr else (_PLAIN_TIFF,)
-    if len(order) > 1 and tags.get(PLANES, (1,))[0] == 2 and tags.get(SAMPLES, (1,))[0] > 1:
+    samples = tags.get(SAMPLES, (1,))[0]
+    if len(order) > 1 and tags.get(PLANES, (1,))[0] == 2 and samples > 1:
         raise DataError(  # which neither of them does rightly
             f"a TIFF image of {header.bits} bits whose colours are stored one after the other, "
             "which is not read; save it with each pixel's together, or as PNG"
@@ -190,6 +191,8 @@ def _tiff(data: bytes, header: Header) -> Decoded:
             continue
         is_negative = header.bits > 8 and tags.get(PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO
         return (255 - image if is_negative else image), remark
+    if samples > 4:  # of a microscope or a satellite
+        failure = DataError(f"it has {samples} samples a pixel; save three as red, green and blue")
     raise DataError(f"a TIFF image of {header.bits} bits: {failure}")
 
 

@@ -200,6 +200,13 @@ def test_bmp_of_bit_fields_that_make_no_sense(tmp_path):
         assert "cut short" in refusal(tmp_path, data[:length])
 
 
+@pytest.mark.parametrize("type_", [np.uint8, np.uint16])
+def test_tiff_of_many_samples_is_named(tmp_path, type_):
+    """As satellites and microscopes make them: no choice of three is right for all."""
+    many = np.dstack([RGB, RGB[:, :, :2]]).astype(type_)
+    assert "5 samples a pixel; save three as red, green" in refusal(tmp_path, tiff(many))
+
+
 def test_deep_tiff_of_separate_colours_is_named(tmp_path):
     """OpenCV and Pillow both mix the colours up."""
     apart = np.moveaxis(RGB, 2, 0).copy().reshape(RGB.shape).astype(np.uint16) * 257
