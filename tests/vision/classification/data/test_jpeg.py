@@ -13,6 +13,7 @@ import shutil
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -34,6 +35,7 @@ from official.vision.classification.data.sampler import (
     sample_key,
 )
 from official.vision.classification.errors import DataError
+from tests import fuzz
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -351,22 +353,43 @@ def test_decoding_to_a_fraction(decoder):
 # What is not plain, damaged or hostile
 
 
-def test_damage_is_left_to_the_reader_that_tells_of_it(decoder):
-    """The part is None or that of the whole; nothing is printed, or read past the end."""
-    data = encoded(picture((75, 93)))
-    start = data.index(b"\xff\xda") + 12
-    rng = random.Random(0)
-    refused = 0
-    for _ in range(400):
-        spoilt = bytearray(data)
-        for _ in range(rng.randint(1, 4)):
-            spoilt[rng.randrange(start, len(data) - 2)] = rng.randrange(256)
-        found = part(decoder, bytes(spoilt), (20, 30, 40, 30))
-        if found is None:
-            refused += 1
-        else:
-            np.testing.assert_array_equal(found, whole(bytes(spoilt))[30:60, 20:60])
-    assert 0 < refused < 400
+@pytest.mark.timeout(60 + 2 * fuzz.SECONDS)
+def test_parts_of_changed_bytes(decoder, capfd):
+    """A part is that of the whole, or None where another decoder says what is left of it."""
+    files = [
+        encoded(picture(shape), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[sampling], *flags)
+        for shape in ((75, 93), (120, 160))
+        for sampling in ("444", "422", "420")
+        for flags in ((), (cv2.IMWRITE_JPEG_RST_INTERVAL, 3), (cv2.IMWRITE_JPEG_OPTIMIZE, 1))
+    ]
+    tried = refused = 0
+    slowest = 0.0
+    for rng in fuzz.rounds():
+        data = files[int(rng.integers(len(files)))]
+        start = 0 if rng.random() < 0.3 else data.index(b"\xff\xda")
+        data = data[:start] + fuzz.mutated(data[start:], rng)
+        tried += 1
+        began = time.perf_counter()
+        try:
+            width, height = check_image(data, "")[1].upright
+            if not 0 < width * height < 1 << 20:
+                continue
+            box = (width // 3, height // 2, -(-width // 2), -(-height // 3))
+            found = part(decoder, data, box)
+            for divisor in (2, 4, 8):
+                part(decoder, data, (0, 0, 1, 1), divisor)
+        except DataError:
+            continue
+        slowest = max(slowest, time.perf_counter() - began)
+        refused += found is None
+        if found is not None:
+            left, top, *size = box
+            expected = whole(data)[top : top + size[1], left : left + size[0]]
+            np.testing.assert_array_equal(found, expected, str(rng.bit_generator.state))
+    capfd.readouterr()
+    assert slowest < 10 and 0 < refused < tried
+    with capfd.disabled():
+        fuzz.tell("JPEG files for parts", tried, refused, slowest)
 
 
 def test_headers_that_lie(decoder):
