@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import replace
 from typing import Any, BinaryIO, Callable, Dict, List
 
+from ..ops.process import explained_memory
 from .heartbeat import Heartbeats
 from .rank import Assignment
 from .rendezvous import Rendezvous, RendezvousClient, RendezvousServer, Topology
@@ -45,7 +46,8 @@ def launch(
         KeyboardInterrupt: when the ranks were ended by Ctrl-C.
     """
     if topology.processes == 1:
-        return worker(*args)
+        with explained_memory():
+            return worker(*args)
     if worker.__module__ == "__main__":
         raise ValueError("a worker must be a function of a module that can be imported")
     topology = replace(topology, settings={**topology.settings, "--device": device_type})

@@ -24,6 +24,7 @@ from megengine.logger import set_mgb_log_level
 from ..data.image import read_image
 from ..errors import UserError
 from ..log import log_to_stderr
+from ..ops.process import explained_memory
 from . import collectives, heartbeat
 from .heartbeat import Heartbeats
 from .ring import PeerLost
@@ -78,7 +79,8 @@ def main(report_descriptor: int) -> None:
         _set_up_process(assignment)
         _join_group(assignment)
         _tell(report, "ready")
-        code = assignment.worker(*assignment.args)
+        with explained_memory():
+            code = assignment.worker(*assignment.args)
     except KeyboardInterrupt:
         _end(report, 130, "interrupted")
     except BrokenPipeError:

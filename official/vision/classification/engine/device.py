@@ -1,6 +1,5 @@
 """Where the network runs."""
 
-import contextlib
 import logging
 import os
 from typing import Optional, get_args
@@ -99,20 +98,3 @@ def prepare(
         return attach(model, cpu_ops(cpu_threads(), precision == "bf16"))
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def is_out_of_memory(error: Optional[BaseException]) -> bool:
-    """Whether MegEngine, which computes meanwhile and tells later, had no room for a tensor."""
-    while error:
-        if any(sign in str(error) for sign in ("failed to malloc", "bad_alloc", "out of memory")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def forget_failures() -> None:
-    """What failed after the first failure would be told of when the process ends."""
-    for _ in range(100):
-        with contextlib.suppress(RuntimeError):
-            megengine._full_sync()
-            return

@@ -15,12 +15,12 @@ from ....startup import COMMANDS, NO_MEMORY
 from .. import __version__
 from ..errors import UserError
 from ..log import log_to_stderr
+from ..ops.process import explained_memory
 from ..preprocess import PRESETS, parse_preprocess
 from ..text import nearest, printable, shortened
 from ..zoo.listing import lines_for
 from ..zoo.trained import NetworkConfig
 from .console import escape_unencodable
-from .device import forget_failures, is_out_of_memory
 from .nodes import topology as topology
 from .schema import InferencePrecision, Precision
 from .values import boolean, device, natural, port, positive, positive_float
@@ -99,7 +99,8 @@ def run(
         if getattr(args, "list", None) is not None:
             sys.stdout.writelines(f"{line}\n" for line in lines_for(args.list, args.min_top1))
             return 0
-        return start(args)
+        with explained_memory():
+            return start(args)
     except UserError as error:
         if args.debug:
             traceback.print_exc()
@@ -118,12 +119,6 @@ def run(
         if isinstance(error, OSError):
             reason = f"{error.filename or 'output'}: {error.strerror or error}"
         sys.stderr.write(f"{prog}: error: {printable(shortened(reason))}\n")
-        return 1
-    except RuntimeError as error:
-        if args.debug or not is_out_of_memory(error):
-            raise
-        forget_failures()
-        sys.stderr.write(f"{prog}: error: {NO_MEMORY}, or use a smaller --batch-size\n")
         return 1
 
 

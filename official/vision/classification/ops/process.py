@@ -2,10 +2,12 @@
 
 import contextlib
 import ctypes
-from typing import Iterator
+from typing import Iterator, Optional
 
 import megengine
 from megengine.core._imperative_rt.common import CompNode
+
+from ..errors import UserError
 
 CPU = "cpu:default"
 
@@ -69,3 +71,35 @@ def _set_timer_slack(nanoseconds: int) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
         libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(nanoseconds), 0, 0, 0)
+
+
+@contextlib.contextmanager
+def explained_memory() -> Iterator[None]:
+    """Say it in one line where MegEngine had no room for a tensor, on a CPU or a GPU.
+
+    It computes meanwhile and tells later, when a value is asked for, with a trace of its library;
+    and again when the process ends, if more has failed by then.
+
+    Raises:
+        UserError: in place of MegEngine's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        for _ in range(100):
+            with contextlib.suppress(RuntimeError):
+                megengine._full_sync()
+                break
+        raise UserError(
+            "there is not enough memory; use a smaller --batch-size, or give the process more"
+        ) from error
+
+
+def _is_out_of_memory(error: Optional[BaseException]) -> bool:
+    while error:
+        if any(sign in str(error) for sign in ("failed to malloc", "bad_alloc", "out of memory")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

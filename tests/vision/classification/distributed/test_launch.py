@@ -106,6 +106,7 @@ def test_every_rank_runs_and_the_worst_exit_code_counts(tmp_path, capfd, monkeyp
     [
         ("user error", DataError, "rank 1: one.png: the file is empty"),
         ("nasty name", DataError, r"rank 1: \\x1b\[2J\\x00.png: the file is empty"),
+        ("memory", UserError, "rank 1: there is not enough memory; use a smaller --batch-size"),
         ("bug", UserError, "rank 1 has failed: ZeroDivisionError: by nothing; the others"),
         ("nasty bug", UserError, r"failed: RuntimeError: no \\x1b\[2J\\x00.png; the others"),
         ("disk", UserError, "rank 1: /data/models/x: No space left on device"),

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import megengine.functional as F
 import numpy as np
 from megengine import Tensor
 from threadpoolctl import threadpool_info
@@ -65,6 +66,7 @@ _FAIL = {
     "user error": lambda: _raise(DataError("one.png: the file is empty")),
     "nasty name": lambda: _raise(DataError(f"{NASTY}: the file is empty")),
     "nasty bug": lambda: _raise(RuntimeError(f"no {NASTY}\nbacktrace:\n\033[2J (+0x1)")),
+    "memory": lambda: F.zeros((1 << 22, 1 << 22)).mean().numpy(),
     "bug": lambda: _raise(ZeroDivisionError("by nothing")),
     "disk": lambda: _raise(OSError(28, "No space left on device", "/data/models/x")),
     "exit": lambda: _raise(SystemExit(0)),

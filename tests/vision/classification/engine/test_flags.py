@@ -3,7 +3,6 @@ import sys
 
 import pytest
 
-from official.startup import NO_MEMORY
 from official.vision.classification.engine import flags
 from official.vision.classification.inference import main, parser
 
@@ -72,7 +71,10 @@ def test_memory_that_does_not_suffice():
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"train.py: error: {NO_MEMORY}, or use a smaller --batch-size\n"
+    assert done.stderr == (
+        "train.py: error: there is not enough memory; use a smaller --batch-size, or give the "
+        "process more\n"
+    )
 
 
 def test_other_errors_of_megengine_are_not_hidden():
