@@ -256,8 +256,8 @@ def _import_quietly(name: str) -> None:
                 importlib.import_module(name)
             said.truncate(0)
         except (ImportError, MemoryError, ValueError) as error:
-            said.truncate(0)
             problem = _why_not_imported(error)
+            said.truncate(0)
             os.dup2(kept, 2)
             _refuse(problem)
         finally:
