@@ -133,19 +133,32 @@ class Best:
 
     Args:
         metric: of ``BEST_METRICS``.
-        score: its value, higher is better: a loss has its sign changed. None before the first.
         patience: epochs without a better one after which a run ends; None for never.
+        probe_images: validation images where epoch 0 is a linear probe. Of several epochs one is
+            better by chance, and so the simpler network is kept unless another leads by more than
+            the standard error of an accuracy (Breiman et al., Classification and Regression Trees,
+            1984, section 3.4.3: the rule of one standard error). A loss has no such error here.
+        score: its value, higher is better: a loss has its sign changed. None before the first.
     """
 
     metric: str
+    patience: Optional[int] = None
+    probe_images: int = 0
     score: Optional[float] = None
     epoch: int = 0
-    patience: Optional[int] = None
+
+    @property
+    def lead(self) -> float:
+        """By how much an epoch must be better than the best one to take its place."""
+        if self.score is None or self.epoch or not self.probe_images or self.metric == "loss":
+            return 0.0
+        share = self.score / 100
+        return 100 * math.sqrt(share * (1 - share) / self.probe_images)
 
     def take(self, epoch: int, values: Dict[str, float]) -> bool:
         """Note what ``epoch`` has reached, and say whether it is the best."""
         score = -values["loss"] if self.metric == "loss" else values[self.metric]
-        if self.score is not None and not score > self.score:
+        if self.score is not None and not score > self.score + self.lead:
             return False
         self.score, self.epoch = score, epoch
         return True

@@ -102,19 +102,23 @@ def robust_limits(train: Sequence[float], validated: Sequence[float]) -> Tuple[f
 
 
 def best_epoch(epochs: Rows) -> Optional[Tuple[float, float]]:
-    """Epoch and accuracy of the weights in ``best.safetensors``: the first of the highest.
+    """Epoch and accuracy of the weights in ``best.safetensors``.
 
-    They are the averaged ones where there are any, as the trainer chooses.
+    The accuracy is that of the averaged weights where there are any, as the trainer chooses. Of an
+    older run, whose rows do not say which were the best so far, it is the first of the highest.
     """
     found = [
-        (row.get("average_top1", row["val_top1"]), row["epoch"])
+        (row["epoch"], row.get("average_top1", row["val_top1"]), row.get("best"))
         for row in epochs
         if math.isfinite(row["val_top1"])
     ]
     if not found:
         return None
-    top1 = max(value for value, _ in found)
-    return next(epoch for value, epoch in found if value == top1), top1
+    chosen = [(epoch, top1) for epoch, top1, best in found if best]
+    if chosen:
+        return chosen[-1]
+    top1 = max(value for _, value, _ in found)
+    return next(epoch for epoch, value, _ in found if value == top1), top1
 
 
 def _mark_best(axes: Axes, epochs: Rows) -> None:

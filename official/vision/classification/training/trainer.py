@@ -120,7 +120,7 @@ class Trainer:
         )
         self.step = 0  # steps done
         self.saved_step: Optional[int] = None  # what checkpoint.safetensors has
-        self.best = Best(recipe.best_metric, patience=recipe.patience)
+        self.best = Best(recipe.best_metric, recipe.patience, recipe.probe * len(self.val_set))
         self.best_top1 = -1.0  # of the best epoch
         self.next_drawing = 0.0  # when the curves may be drawn again
 
@@ -276,12 +276,12 @@ class Trainer:
                 f"Acc@5 {result.top5:.3f}"
             )
             metrics.update(metrics_of("average", result, scores, self.train_set.classes))
-        metrics.update(counts_of(self.skipped, "train", "val"))
+        values = {**vars(result), "top1": result.top1, **scores.means()}
+        metrics.update(counts_of(self.skipped, "train", "val"), best=self.best.take(epoch, values))
         self.console.metrics(event="epoch", step=self.step, epoch=epoch, **metrics)
-        is_best = self.best.take(epoch, {**vars(result), "top1": result.top1, **scores.means()})
-        if is_best:
+        if metrics["best"]:
             self.best_top1 = result.top1
-        self._save(best=is_best)
+        self._save(best=metrics["best"])
 
     def _draw_curves(self, at_once: bool) -> None:
         """Now and then: epochs of a small data set take hardly longer than the drawing."""

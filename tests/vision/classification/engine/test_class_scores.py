@@ -100,3 +100,30 @@ def test_the_best_epoch_and_patience(metric, values, best, ends):
             ended = epoch
     assert (taken, ended) == (best, ends)
     assert state.epoch == best[-1]
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best"),
+    [
+        ("top1", [70, 74, 76, 77], [0, 2, 3]),  # of 70 %, 100 images have an error of 4.6 %
+        ("top1", [70, 71, 74.5, 70], [0]),
+        ("top1", [100, 100], [0]),
+        ("top1", [0, 1, 2], [0, 1, 2]),
+        ("macro_f1", [50, 54, 56, 55.9], [0, 2]),
+        ("loss", [1.0, 0.99, 0.98], [0, 1, 2]),
+    ],
+)
+def test_a_linear_probe_is_kept_unless_it_is_beaten_clearly(metric, values, best):
+    """By one standard error; what has taken its place must be beaten by anything."""
+    state = Best(metric, probe_images=100)
+    taken = [epoch for epoch, value in enumerate(values) if state.take(epoch, {metric: value})]
+    assert taken == best
+    assert (state.lead > 0) == (best[-1] == 0 and metric != "loss" and 0 < values[0] < 100)
+
+
+def test_the_error_of_an_accuracy():
+    """Against 20,000 draws of as many answers."""
+    right = np.random.default_rng(0).binomial(341, 0.842, 20_000) / 341
+    state = Best("top1", probe_images=341)
+    state.take(0, {"top1": 84.2})
+    assert state.lead == pytest.approx(100 * right.std(), rel=0.02)

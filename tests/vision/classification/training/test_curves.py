@@ -67,6 +67,14 @@ def test_without_an_average():
     assert best_epoch([]) is None
 
 
+def test_the_best_epoch_is_the_one_that_was_kept():
+    """A linear probe, though a later epoch was better by less than is asked of it; or by F1."""
+    rows = [row for row in metrics((40, 60, 50, 61)) if row["event"] == "epoch"]
+    for row, best in zip(rows, (True, True, False, False)):
+        row["best"] = best
+    assert best_epoch(rows) == (rows[1]["epoch"], 60)
+
+
 @pytest.mark.parametrize("broken", [1e9, math.nan, math.inf])
 def test_one_bad_step_hides_nothing(broken):
     rows = metrics((40, 60, 50, 55))

@@ -99,8 +99,10 @@ def summary(run: Run) -> List[str]:
     epochs = run.config.recipe.epochs
     lines = [f"done: best Acc@1 {run.best_top1:.3f}; results are in {run.folder.path}"]
     if run.kept_probe and not run.config.linear_probe:
+        lead = run.best.lead
         lines.append(
             f"the linear probe was kept: by {_BY[run.best.metric]}, no epoch of training was better"
+            + (f" by more than its standard error, {lead:.1f} %" if lead else "")
         )
     if run.row:
         which = "linear probe" if run.kept_probe else f"epoch {run.best.epoch} of {epochs}"
