@@ -271,8 +271,8 @@ class Recipe(Section):
     probe: bool = Field(
         False,
         description="fine-tuning: the classifier starts as the best linear one on the features "
-        "that the weights give (Alain and Bengio, arXiv:1610.01644), and that is tested first; it is "
-        "kept unless an epoch is better by more than a standard error of its accuracy",
+        "that the weights give (Alain and Bengio, arXiv:1610.01644), and that is tested first; it "
+        "is kept unless an epoch is better by more than a standard error of its accuracy",
     )
     best_metric: Literal["top1", "macro_f1", "balanced_accuracy", "loss"] = Field(
         "top1", description="of the validation images: by which the best epoch is chosen"
