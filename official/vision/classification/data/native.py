@@ -19,13 +19,15 @@ def native_library() -> ctypes.CDLL:
     """The functions for JPEG files and for resizing.
 
     Raises:
-        KernelsUnavailable: without a compiler.
+        KernelsUnavailable: without a compiler, or where the compiled file is not what it was.
     """
     path = compiled("images", _TOLD, _SOURCES, _FLAGS)
     problem = why_not_private(str(path))
     if problem:
         raise KernelsUnavailable(f"{problem}; delete {path}")
     try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
+        library = ctypes.CDLL(str(path))
+        library.jpeg_open, library.jpeg_part, library.random_crop, library.resample  # noqa: B018
+        return library
+    except (OSError, AttributeError) as error:
         raise KernelsUnavailable(f"{path}: {error}") from None
