@@ -197,11 +197,13 @@ def open_trackers(names: Sequence[str], folder: Path, config: Dict[str, Any]) ->
 
 
 def numbers_of(values: Dict[str, Any]) -> Dict[str, float]:
-    """Of a row of metrics.jsonl, by ``<event>/<name>``."""
+    """Of a row of metrics.jsonl, by ``<event>/<name>``; whether it is the best is none."""
     return {
         f"{values['event']}/{name}": value
         for name, value in values.items()
-        if name not in ("event", "step") and isinstance(value, (int, float))
+        if name not in ("event", "step")
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
     }
 
 

@@ -11,7 +11,7 @@ from official.vision.classification.errors import UsageError
 
 ROWS = [
     {"event": "train", "step": 2, "epoch": 0.5, "loss": 1.5, "lr": 0.1},
-    {"event": "epoch", "step": 4, "val_top1": 40, "val_classes": {"a": 1}},
+    {"event": "epoch", "step": 4, "val_top1": 40, "best": True, "val_classes": {"a": 1}},
 ]
 EXPECTED = [
     ({"train/epoch": 0.5, "train/loss": 1.5, "train/lr": 0.1}, 2),
