@@ -1,8 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and equal where their content is."""
 
 import contextlib
+import json
 import os
 from pathlib import Path
+from typing import Dict
+
+import numpy as np
 
 from ..errors import UsageError, UserError
 
@@ -64,3 +68,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(folder)  # the new name itself, not only the content, survives a power cut
     finally:
         os.close(folder)
+
+
+def safetensors_bytes(tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> bytes:
+    """A ``.safetensors`` file of ``tensors``, of any strides.
+
+    Equal content gives equal bytes, so that digests can be compared. The library orders tensors by
+    type and name, but metadata at random, anew in every process.
+    """
+    from safetensors.numpy import save  # inference does without, where weights are of another kind
+
+    data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[end:]])

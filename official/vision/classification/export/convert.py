@@ -11,11 +11,10 @@ from typing import Any, Dict, List, Optional
 
 import megengine
 import numpy as np
-from safetensors.numpy import save
 
 from ..data.calibrating import calibration_images, images_below
 from ..engine.console import Console
-from ..engine.files import check_target, write_atomically
+from ..engine.files import check_target, safetensors_bytes, write_atomically
 from ..errors import UsageError, WeightsError
 from ..ops.accelerate import layer_ranges
 from ..ops.quantize import LayerRanges
@@ -156,7 +155,7 @@ def _packed(
         description["names"] = to
     stored = renamed(to, network.arch, tensors) if to else in_four_dimensions(tensors)
     metadata = {"format": "pt", DESCRIPTION: json.dumps(description, sort_keys=True)}
-    return save({name: np.ascontiguousarray(value) for name, value in stored.items()}, metadata)
+    return safetensors_bytes(stored, metadata)
 
 
 def _report(

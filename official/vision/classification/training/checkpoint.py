@@ -17,11 +17,10 @@ import megengine.module as M
 import numpy as np
 from megengine import Tensor
 from megengine.optimizer import Optimizer
-from safetensors.numpy import save
 
 from ..data.splits import HeldOut
 from ..distributed.consistency import hash_arrays
-from ..engine.files import write_atomically
+from ..engine.files import safetensors_bytes, write_atomically
 from ..errors import TrainingError, UsageError, WeightsError
 from ..preprocess import Preprocess
 from ..readers import read_weights
@@ -147,13 +146,12 @@ def save_checkpoint(path: Path, tensors: Dict[str, np.ndarray], progress: Progre
     """Write to a temporary file, flush it to the disk, and rename it to ``path``."""
     description = progress.to_json()
     metadata = {DESCRIPTION: description, DIGEST: _digest(tensors, description)}
-    write_atomically(path, save(tensors, metadata=metadata))
+    write_atomically(path, safetensors_bytes(tensors, metadata))
 
 
 def save_weights(path: Path, tensors: Dict[str, np.ndarray], progress: Progress) -> None:
     """Write a network's tensors, and what is known of them, without the state of its training."""
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    write_atomically(path, save(tensors, metadata={DESCRIPTION: progress.to_json()}))
+    write_atomically(path, safetensors_bytes(tensors, {DESCRIPTION: progress.to_json()}))
 
 
 def restore(
