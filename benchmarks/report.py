@@ -22,6 +22,8 @@ RUNTIME_NAMES = ("ours", "OpenVINO", "ONNX Runtime", "torch.compile")
 
 PAGE = """# Speed on a CPU
 
+**English** | [简体中文](zh/benchmarks.md)
+
 This repository against stock MegEngine and against PyTorch eager, on the same cores in the same
 run. This page is written by `make benchmark`, and so is
 [`benchmarks/results.json`](../benchmarks/results.json), which has the seconds of every step.

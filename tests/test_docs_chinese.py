@@ -47,11 +47,16 @@ _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
 
 
 def text_of(document):
-    """The text without what tools write."""
+    """The text without what tools write, and without the line that leads to the twin."""
     text = re.sub(_WRITTEN, "", documents.read(document), flags=re.DOTALL)
+    text = text.replace(f"\n{_to_twin(document)}\n", "", 1)
     if document == MEASURED:
         text = re.sub(_NUMBER, "0", _TABLE.sub("", text))
     return text
+
+
+def _to_twin(document):
+    return f"**English** | [简体中文](zh/{document[len('docs/') :]})"
 
 
 def digest(document):
@@ -59,9 +64,10 @@ def digest(document):
 
 
 def prose(document):
-    """The text without blocks, without what tools write, and without the lines of a twin alone."""
+    """The text without blocks, without what tools write, and without the lines about the twin."""
     text = re.sub(_WRITTEN, "", documents.prose(document), flags=re.DOTALL)
-    return re.sub(r"^(<!-- of: .*|\[English\].*)\n", "", text, flags=re.MULTILINE)
+    ours = r"^(<!-- of: .*|\[English\].*|\*\*English\*\* .*)\n"
+    return re.sub(ours, "", text, flags=re.MULTILINE)
 
 
 def headings(document):
@@ -119,6 +125,7 @@ def test_a_twin_is_not_stale(chinese, english):
         f"{digest(english)} into its first line"
     )
     assert f"[English](../{english[len('docs/') :]}) | **简体中文**" in lines[:5]
+    assert documents.read(english).splitlines()[2] == _to_twin(english)
 
 
 @pytest.mark.parametrize(("chinese", "english"), TWINS)
