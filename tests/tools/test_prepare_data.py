@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from official.vision.classification.data.folder import load_split
+from official.vision.classification.data.splits import open_training
 from official.vision.classification.errors import DataError, UserError
 from tests.scripts import ROOT, load_script
 from tests.vision.classification.data.cifar_files import cifar10_files, packed
 from tests.vision.classification.data.sources.forms import (
     CLASSES,
     LABELS,
+    add,
     official,
     pixels,
     png,
@@ -84,6 +86,35 @@ def test_the_same_images_in_the_same_places(tool, form, tmp_path, capsys):
         assert shard["sha256"] == hashlib.sha256(content).hexdigest()
         assert shard["bytes"] == len(content) and shard["as_they_were"] == shard["images"]
     assert not list(out.glob("*.part"))
+
+
+def test_all_parts_are_packed_and_serve_as_they_did(tool, tmp_path, capsys):
+    source, out = tmp_path / "photos", tmp_path / "out"
+    for split, count in (("train", 12), ("test", 4)):
+        for index in range(count):
+            path = source / split / "ab"[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(split, index) if split in LABELS else png("val", index))
+    assert run(tool, source, out) == 0
+    before, after = open_training(source), open_training(out)
+    for data in (before, after):
+        assert len(data.train) + len(data.val) == 12 and len(data.test) == 4
+        assert data.held_out is not None
+    assert [after.test.content(index) for index in range(4)] == [
+        before.test.content(index) for index in range(4)
+    ]
+
+
+def test_an_archive_without_parts_is_one(tool, tmp_path):
+    for name, split in (("photos.tar", "train"), ("my val.tar", "val")):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for index in range(6):
+                add(archive, f"{'ab'[index % 2]}/{index}.png", png("val", index))
+        assert run(tool, tmp_path / name, tmp_path / split) == 0
+        assert [path.name for path in sorted((tmp_path / split).glob("*.tar"))] == [
+            f"{split}-000000.tar"
+        ]
+        assert len(load_split(tmp_path / split, split)) == 6
 
 
 def test_larger_images_are_brought_down(tool, photos, tmp_path):

@@ -21,16 +21,15 @@ from ..engine.console import SplitBar
 from ..engine.files import check_target, refuse_inside, write_atomically
 from ..text import aligned, printable
 
+SPLITS = ("train", "val", "test")
 SHOWN = 20  # classes, and messages of a kind, that are listed one by one
 
 
 def parser() -> flags.Parser:
     """The command line."""
     parser = flags.Parser("check_data.py", __doc__)
-    flags.add_data(parser, "train/ and val/")
-    parser.add_argument(
-        "--split", choices=("train", "val"), help="look at one of them only (default: both)"
-    )
+    flags.add_data(parser, "train/, val/ and test/")
+    parser.add_argument("--split", choices=SPLITS, help="look at one of them only (default: all)")
     parser.add_argument("--json", metavar="FILE", help="write all that was found to a JSON file")
     flags.add_workers(parser, "read images", may_be_none=False)
     flags.add_skip_broken(parser)
@@ -100,7 +99,7 @@ def start(args: argparse.Namespace) -> int:
     if args.json:
         check_target("--json", Path(args.json))
         refuse_inside("--json", Path(args.json), Path(args.data))
-    splits = (args.split,) if args.split else ("train", "val")
+    splits = (args.split,) if args.split else SPLITS
     bar = SplitBar("Read")
     try:
         report = check_data(args.data, splits, args.workers, bar, args.skip_broken)

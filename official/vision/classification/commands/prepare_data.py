@@ -28,12 +28,12 @@ import cv2
 import numpy as np
 
 from ..data.dataset import ImageDataset
-from ..data.folder import load_split
 from ..data.image import EXTENSIONS, decode_image
+from ..data.splits import parts_of
 from ..engine import flags
 from ..engine.console import SplitBar
 from ..engine.files import refuse_inside, write_atomically
-from ..errors import DataError, MissingSplit, UserError
+from ..errors import DataError, UserError
 from ..readers.text_file import open_regular
 from ..text import printable
 
@@ -66,10 +66,10 @@ class Packing:
 
 
 def pack(data: str, target: Path, packing: Packing, workers: int, progress: Progress) -> Dict:
-    """Write the shards of ``train`` and ``val``; return the manifest.
+    """Write the shards of ``train``, ``val`` and ``test``; return the manifest.
 
     Args:
-        data: any data set; one without training images gives shards for ``val`` alone.
+        data: any data set; of the splits that it has.
         target: a folder that is made, or one in which the same was begun.
         progress: called with a split, how many of its images are packed, and of how many.
 
@@ -79,7 +79,7 @@ def pack(data: str, target: Path, packing: Packing, workers: int, progress: Prog
             another process, or cannot be written.
     """
     refuse_inside("OUT", target, Path(data))
-    splits = _splits(data)
+    splits = parts_of(data)
     classes = _class_list(next(iter(splits.values())).classes)
     with _alone(target):
         manifest = _Manifest(target, packing, splits, classes)
@@ -137,24 +137,6 @@ def _class_list(classes: Sequence[str]) -> bytes:
     except UnicodeEncodeError as error:
         name = error.object.split("\n")[error.object.count("\n", 0, error.start)]
         raise DataError(f"the class {name!a} has a name that is no UTF-8; rename it") from None
-
-
-def _splits(data: str) -> Dict[str, ImageDataset]:
-    """Both splits with the classes of the first, or the one that there is.
-
-    What says nothing of splits is all for training, which holds images out for validation itself.
-    """
-    try:
-        train = load_split(data, "train")
-    except DataError:
-        return {"val": load_split(data, "val")}
-    try:
-        val = load_split(data, "val")
-    except MissingSplit:
-        return {"train": train}
-    if train.paths == val.paths:
-        return {"train": train}
-    return {"train": train, "val": val.relabel(train.classes)}
 
 
 def _ranges(count: int, size: int) -> List[range]:

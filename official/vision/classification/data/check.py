@@ -7,13 +7,13 @@ from typing import Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, MissingSplit
 from .dataset import ImageDataset, some
 from .decoding.pixels import DAMAGED
-from .folder import load_split, passed_over
+from .folder import passed_over
 from .image import remarks
 from .parallel import map_groups
-from .splits import is_whole
+from .splits import is_whole, load_part, remarks_on
 
 _CHUNK = 32  # images that a thread takes at a time
 
@@ -59,7 +59,10 @@ def check_data(
     progress: Progress,
     skip_broken: bool = False,
 ) -> Report:
-    """Look at every image of ``splits``, which are "train" and "val" or one of them.
+    """Look at every image of ``splits``: "train", "val" and "test", or some of them.
+
+    Where ``train`` is asked for, images for validation may be lacking: a run holds them out. Those
+    for testing always may.
 
     Args:
         workers: threads that read images.
@@ -72,30 +75,48 @@ def check_data(
         report.warnings.append(f"{data}: has no splits; training holds images out, see --val-share")
         splits = ["train"]
     for split in splits:
-        try:
-            folders[split] = load_split(data, split)
-        except DataError as error:
-            report.problems.append(str(error))
-    if len(folders) == 2:
-        _align_classes(folders, report)
+        _open(data, split, "train" in folders, folders, report)
+    _align_classes(folders, report)
     digests: List[List[bytes]] = []
     for split, folder in folders.items():
         counts = np.bincount(folder.labels, minlength=len(folder.classes)).tolist()
         report.counts[split] = dict(zip(folder.classes, counts))
         _note_gaps(split, folder, report)
         digests.append(_read_all(split, folder, workers, progress, report))
-    if len(digests) == 2:
-        _find_copies(list(folders.values()), digests, report)
+    _find_copies(folders, digests, report)
     return report
 
 
-def _align_classes(folders: Dict[str, ImageDataset], report: Report) -> None:
-    """Give both splits the classes of the first, as training does."""
-    train, val = folders.values()
+def _open(
+    data: str, split: str, is_trained: bool, folders: Dict[str, ImageDataset], report: Report
+) -> None:
+    """Add the images of a split, or why there are none."""
     try:
-        folders["val"] = val.relabel(train.classes)
+        folders[split] = load_part(data, split)
+    except MissingSplit as error:
+        if split == "val" and is_trained:
+            report.warnings.append(f"{error}; training holds images out, see --val-share")
+        elif split != "test" or not (is_trained or report.problems):
+            report.problems.append(str(error))
     except DataError as error:
-        report.problems.append(str(error))
+        if split == "test" and is_trained:
+            report.warnings.append(f"not used: {error}")
+        elif split != "test" or not report.problems:
+            report.problems.append(str(error))
+
+
+def _align_classes(folders: Dict[str, ImageDataset], report: Report) -> None:
+    """Give all splits the classes of the first, as training does."""
+    for split, images in list(folders.items())[1:]:
+        first = next(iter(folders.values()))
+        try:
+            folders[split] = images.relabel(first.classes)
+        except DataError as error:
+            if split == "test":
+                report.warnings.append(f"not used: {error}")
+                del folders[split]
+            else:
+                report.problems.append(str(error))
 
 
 def _note_gaps(split: str, folder: ImageDataset, report: Report) -> None:
@@ -104,6 +125,7 @@ def _note_gaps(split: str, folder: ImageDataset, report: Report) -> None:
         report.warnings.append(
             f"{folder.root}: no {split} images of {len(empty)} classes {some(empty)}"
         )
+    report.warnings += [f"{folder.root}: {remark}" for remark in remarks_on(folder)]
     extra = passed_over(folder)
     if extra:
         report.warnings.append(
@@ -149,16 +171,17 @@ def _examine(folder: ImageDataset, index: int) -> Tuple[bytes, str, List[str]]:
 
 
 def _find_copies(
-    folders: Sequence[ImageDataset], digests: Sequence[Sequence[bytes]], report: Report
+    folders: Dict[str, ImageDataset], digests: Sequence[Sequence[bytes]], report: Report
 ) -> None:
-    train, val = folders
-    known = {digest: path for digest, path in zip(digests[0], train.paths) if digest}
-    report.copies = [
-        (known[digest], path) for digest, path in zip(digests[1], val.paths) if digest in known
-    ]
-    if report.copies:
-        one, other = report.copies[0]
-        report.warnings.append(
-            f"{len(report.copies)} of {len(val)} val images are in train too, such as {other}, "
-            f"which is {one}"
-        )
+    """Note images that are in an earlier split as well."""
+    before: Dict[str, Dict[bytes, str]] = {}
+    for (split, images), own in zip(folders.items(), digests):
+        for other, known in before.items():
+            copies = [(known[key], path) for key, path in zip(own, images.paths) if key in known]
+            report.copies += copies
+            if copies:
+                report.warnings.append(
+                    f"{len(copies)} of {len(images)} {split} images are in {other} too, such as "
+                    f"{copies[0][1]}, which is {copies[0][0]}"
+                )
+        before[split] = {key: path for key, path in zip(own, images.paths) if key}

@@ -1,5 +1,6 @@
 """What every data set is: images with their labels."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Sequence, Tuple
@@ -8,6 +9,13 @@ import numpy as np
 
 from ..errors import DataError
 from .image import read_bytes, read_image
+
+NEVER = ("__MACOSX", "@eaDir", "lost+found")  # folders that systems add
+_SPLITS = {name: name for name in ("train", "val", "test")}
+_SPLITS.update(training="train", testing="test")
+_SPLITS.update(dict.fromkeys(("valid", "validation", "validate", "dev", "eval"), "val"))
+# What is put to these: training_set, train_images, seg_train.
+_AROUND = set("set split data dataset images image imgs img photos pictures seg".split())
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,37 @@ class ImageDataset:
         return replace(self, classes=tuple(classes), labels=mapping[self.labels])
 
 
+@dataclass(frozen=True)
+class Subset(ImageDataset):
+    """The images ``chosen``, of shape (N,), of another data set of any kind."""
+
+    whole: ImageDataset
+    chosen: np.ndarray
+
+    @property
+    def has_files(self) -> bool:
+        return self.whole.has_files
+
+    def read(self, index: int) -> np.ndarray:
+        return self.whole.read(self.chosen[index])
+
+    def content(self, index: int) -> bytes:
+        return self.whole.content(self.chosen[index])
+
+
+def subset(images: ImageDataset, chosen: np.ndarray) -> Subset:
+    """The images at the positions ``chosen``, in this order."""
+    paths = tuple(images.paths[index] for index in chosen)
+    return Subset(images.root, images.classes, paths, images.labels[chosen], images, chosen)
+
+
 def split_name(text: str) -> str:
     """Which of train, val and test is called so; empty for none of them."""
-    name = text.lower()
-    name = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
-        name, name
-    )
-    return name if name in ("train", "val", "test") else ""
+    words = [word for word in re.findall("[a-z0-9]+", text.lower()) if word not in _AROUND]
+    if len(words) != 1:
+        return ""
+    word = words[0]
+    return _SPLITS.get(word[:-3] if word.endswith("set") else word, "")
 
 
 def some(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ class, up to where in that order images are held out, so that what was trained o
 on later, whatever images were added or taken away in between.
 """
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -16,35 +17,20 @@ import numpy as np
 
 from ..errors import DataError, MissingSplit, UsageError
 from ..text import printable
-from .dataset import ImageDataset, some, split_name
-from .folder import entries_of, images_in, is_flat, is_folder, load_split, split_folders
-from .sources import csv_list
+from .dataset import ImageDataset, Subset, some, split_name, subset
+from .folder import (
+    below_classes,
+    beside_classes,
+    data_root,
+    folders_in,
+    images_in,
+    is_flat,
+    load_split,
+    split_folders,
+)
+from .sources import archives, csv_list, imagenet
 
 VAL_SHARE = 0.2  # of the images of a data set without any for validation
-
-
-@dataclass(frozen=True)
-class Subset(ImageDataset):
-    """The images ``chosen``, of shape (N,), of another data set of any kind."""
-
-    whole: ImageDataset
-    chosen: np.ndarray
-
-    @property
-    def has_files(self) -> bool:
-        return self.whole.has_files
-
-    def read(self, index: int) -> np.ndarray:
-        return self.whole.read(self.chosen[index])
-
-    def content(self, index: int) -> bytes:
-        return self.whole.content(self.chosen[index])
-
-
-def subset(images: ImageDataset, chosen: np.ndarray) -> Subset:
-    """The images at the positions ``chosen``, in this order."""
-    paths = tuple(images.paths[index] for index in chosen)
-    return Subset(images.root, images.classes, paths, images.labels[chosen], images, chosen)
 
 
 @dataclass(frozen=True)
@@ -166,30 +152,73 @@ def open_training(
         DataError: as ``load_split``.
         UsageError: for a ``share`` where there are images for validation.
     """
-    root = Path(root)
-    _refuse_part(root, share)
+    root = data_root(root)
+    whole = is_whole(root)
+    if whole and share is None:
+        _refuse_part(root)
     train = load_split(root, "train")
-    val = None if is_whole(root) else _validation(root, share)
+    val = None if whole else _validation(root, share)
     held_out = None
     if val is None:
         held_out = HeldOut.choose(train, share or VAL_SHARE, seed)
         train, val = held_out.split(train)
     val = val.relabel(train.classes)
-    test = _kept_for_testing(root, train, val)
-    return TrainingData(train, val, test, held_out, _lines(root, train, val, test, held_out))
+    test, no_test = (None, "") if whole else _for_testing(root, train)
+    lines = _lines(root, train, val, test, held_out, no_test)
+    return TrainingData(train, val, test, held_out, lines)
+
+
+def parts_of(root: Union[str, Path]) -> Dict[str, ImageDataset]:
+    """All that a data set has of ``train``, ``val`` and ``test``, with the classes of the first.
+
+    What says nothing of splits is all for training, unless an archive's own name tells. CIFAR and
+    CUB-200-2011 are split as published, where the test images are those to validate on. Images for
+    testing whose classes are nowhere, as ImageNet's, are left out.
+
+    Raises:
+        DataError: as ``load_split``.
+    """
+    root = data_root(root)
+    if is_whole(root):
+        return {archives.split_of_file(root.name) or "train": load_split(root, "train")}
+    found: Dict[str, ImageDataset] = {}
+    for split in ("train", "val", "test"):
+        with contextlib.suppress(DataError if split == "test" else MissingSplit):
+            found[split] = load_part(root, split)
+    if not found:
+        load_split(root, "train")  # tells why
+    first = next(iter(found.values()))
+    return {split: images.relabel(first.classes) for split, images in found.items()}
+
+
+def load_part(root: Union[str, Path], split: str) -> ImageDataset:
+    """As ``load_split``, but images are of one split only: "val" is not what "test" is.
+
+    Where they are split as published, those for testing are "val", and there is no "test".
+
+    Raises:
+        DataError: as ``load_split``.
+    """
+    root = data_root(root)
+    if _is_own(root):
+        return load_split(root, "only val" if split == "val" else split)
+    if split == "test":
+        raise MissingSplit(f"{root}: its test images are those for validation")
+    return load_split(root, split)
 
 
 def is_whole(root: Union[str, Path]) -> bool:
-    """Whether the data set has no splits: a folder of classes, or a list that names none."""
-    root = Path(root)
-    return is_flat(root) or csv_list.has_no_splits(root)
+    """Whether the data set has no splits: folders of classes, an archive, or a list of images."""
+    root = data_root(root)
+    return is_flat(root) or csv_list.has_no_splits(root) or archives.has_no_splits(root)
 
 
 def _is_own(root: Path) -> bool:
-    """Whether it is a folder or a list, whose splits are the user's."""
+    """Whether it is a folder, an archive or a list, whose splits are the user's."""
     if root.is_file():
-        return csv_list.is_list(root)
-    return bool(split_folders(root)) or csv_list.matches(root)
+        return csv_list.is_list(root) or archives.is_archive(root)
+    kinds = (imagenet, csv_list, archives)
+    return bool(split_folders(root)) or any(kind.matches(root) for kind in kinds)
 
 
 def _validation(root: Path, share: Optional[float]) -> Optional[ImageDataset]:
@@ -208,27 +237,29 @@ def _validation(root: Path, share: Optional[float]) -> Optional[ImageDataset]:
     return val
 
 
-def _refuse_part(root: Path, share: Optional[float]) -> None:
-    """``--data photos/train`` would pass over ``photos/val``."""
+def _refuse_part(root: Path) -> None:
+    """``--data photos/train`` would pass over ``photos/val``, ``train.tar`` over ``val.tar``."""
     root = root.absolute()
-    if share is not None or not split_name(root.name) or not is_flat(root):
-        return
-    others = sorted(set(split_folders(root.parent)) - {split_name(root.name)})
-    if others:
+    if root.is_file():
+        own, there = archives.split_of_file(root.name), archives.splits_in(root.parent)
+    else:
+        own, there = split_name(root.name), list(split_folders(root.parent))
+    others = sorted(set(there) - {own})
+    if own and others:
         raise DataError(
-            f"{root}: is one part of a data set that has {others[0]}/, too; did you mean "
+            f"{root}: is one part of a data set that has {others[0]}, too; did you mean "
             f"--data {root.parent}? --val-share 0.2 holds images out of this part alone"
         )
 
 
-def _kept_for_testing(root: Path, train: ImageDataset, val: ImageDataset) -> Optional[ImageDataset]:
-    if is_whole(root) or (isinstance(val, Subset) is False and not _is_own(root)):
-        return None
+def _for_testing(root: Path, train: ImageDataset) -> Tuple[Optional[ImageDataset], str]:
+    """The images that decide nothing; or why those that are there cannot be used."""
     try:
-        test = load_split(root, "test").relabel(train.classes)
-    except DataError:
-        return None  # none, or without their classes, as ImageNet's
-    return None if test.paths == val.paths else test
+        return load_part(root, "test").relabel(train.classes), ""
+    except MissingSplit:
+        return None, ""
+    except DataError as error:  # without their classes, as ImageNet's
+        return None, str(error)
 
 
 def _lines(
@@ -237,6 +268,7 @@ def _lines(
     val: ImageDataset,
     test: Optional[ImageDataset],
     held_out: Optional[HeldOut],
+    no_test: str,
 ) -> List[str]:
     lines = [
         f"data: {len(train)} training images in {train.root}, {len(val)} validation images in "
@@ -261,28 +293,43 @@ def _lines(
     if test is not None:
         lines.append(f"data: {len(test)} test images in {test.root}, which decide nothing")
     columns = csv_list.columns_read(root)
-    used = [train.root, val.root] + ([test.root] if test is not None else [])
-    unused = unused_splits(root, used)
-    if unused:
-        lines.append(f"data: not used: {', '.join(printable(name) for name in unused)}")
+    parts = [train, val] + ([test] if test is not None else [])
+    unused = unused_splits(root, [part.root for part in parts])
+    names = [printable(name) for name in unused if not (no_test and split_name(name) == "test")]
+    lines += [f"data: not used: {text}" for text in (", ".join(names), no_test) if text]
+    lines += [f"data: {remark}" for remark in remarks_on(*parts)]
     return lines + ([columns] if columns else [])
+
+
+def remarks_on(*parts: ImageDataset) -> List[str]:
+    """What was assumed of images that are in no class folder, or in one's own folders."""
+    deeper = [path for part in parts for path in below_classes(part)]
+    beside = sorted({path for part in parts for path in beside_classes(part)})
+    remarks = []
+    if deeper:
+        remarks.append(
+            f"{len(deeper)} images in folders of class folders are taken for images of these "
+            f"classes {some([printable(path) for path in deeper])}"
+        )
+    if beside:
+        remarks.append(
+            f"not used: {len(beside)} images that are beside the class folders "
+            f"{some([printable(path) for path in beside])}"
+        )
+    return remarks
 
 
 def unused_splits(root: Union[str, Path], used: Sequence[Path]) -> List[str]:
     """Names of folders in ``root`` that have class folders with images, and are not ``used``."""
     root = Path(root)
-    if not root.is_dir() or not any(folder.parent == root for folder in used):
+    places = {place for folder in used for place in (folder, *folder.parents)}
+    if not root.is_dir() or root in used or root not in places:
         return []
-    return sorted(
-        entry.name
-        for entry in entries_of(root)
-        if is_folder(entry) and entry.name[0] != "." and Path(entry.path) not in used
-        if any(
-            images_in(Path(inner.path))
-            for inner in entries_of(Path(entry.path))
-            if is_folder(inner)
-        )
-    )
+    return [
+        folder.name
+        for folder in folders_in(root)
+        if folder not in places and any(images_in(inner) for inner in folders_in(folder))
+    ]
 
 
 def open_testing(
@@ -297,7 +344,7 @@ def open_testing(
     Raises:
         DataError: as ``load_split``.
     """
-    root = Path(root)
+    root = data_root(root)
     if held_out is not None and split != "test":
         part = _part_of_run(root, split, held_out)
         if part is not None:
@@ -309,11 +356,13 @@ def open_testing(
                 f"out, so there is no --split {split}; without the flag all of them are tested"
             )
         images = load_split(root, "train")
-        return images, f"testing on all {len(images)} images in {root}, which has no splits"
+        line = f"testing on all {len(images)} images in {root}, which has no splits"
+        return images, "; ".join([line, *remarks_on(images)])
     name = "only val" if split == "val" and _is_own(root) else split or "val"
     images = load_split(root, name)
     which = "" if split_name(images.root.stem) else f" ({split or 'val, else test'})"
-    return images, f"testing on {len(images)} images in {images.root}{which}"
+    line = f"testing on {len(images)} images in {images.root}{which}"
+    return images, "; ".join([line, *remarks_on(images)])
 
 
 def _part_of_run(

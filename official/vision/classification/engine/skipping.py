@@ -10,9 +10,8 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from ..data.dataset import ImageDataset
+from ..data.dataset import ImageDataset, subset
 from ..data.parallel import map_groups
-from ..data.splits import subset
 from ..data.transforms import EvalTransform
 from ..distributed.collectives import rank, sum_over_ranks, world_size
 from ..distributed.heartbeat import with_heartbeats

@@ -1,3 +1,4 @@
+import shutil
 import threading
 import time
 
@@ -257,3 +258,34 @@ def test_opencvs_own_threads_are_off(images):
     cv2.setNumThreads(4)
     run(images, ("val",))
     assert cv2.getNumThreads() == 1
+
+
+def test_images_for_testing_are_looked_at_too(images):
+    shutil.copytree(images / "val", images / "test")
+    (images / "test" / "b" / "bad.png").write_bytes(b"x")
+    report = run(images, ("train", "val", "test"))
+    assert report.counts["test"] == {"a": 3, "b": 2, "c": 2} and not report.is_sound
+    assert len(report.unreadable["test"]) == 1
+    (warning,) = report.warnings
+    assert warning.startswith("6 of 7 test images are in val too, such as ")
+    (images / "test" / "new").mkdir()
+    shutil.move(images / "test" / "b" / "bad.png", images / "test" / "new")
+    report = run(images, ("train", "val", "test"))
+    assert report.is_sound and [*report.counts] == ["train", "val"]
+    assert "not used: " in report.warnings[0] and "(new) are not among" in report.warnings[0]
+
+
+def test_what_a_run_can_use_is_sound(images):
+    """A run holds images out where there are none for validation."""
+    (images / "val").rename(images / "test")
+    report = run(images, ("train", "val", "test"))
+    assert report.is_sound and [*report.counts] == ["train", "test"]
+    (warning,) = report.warnings
+    assert "/val: no such folder" in warning and "training holds images out" in warning
+    shutil.rmtree(images / "test")
+    assert run(images, ("train", "val", "test")).is_sound
+    (images / "train").rename(images / "val")
+    report = run(images, ("train", "val", "test"))
+    (problem,) = report.problems
+    assert not report.is_sound and "/train: no such" in problem
+    assert run(images, ("val",)).is_sound and not run(images, ("test",)).is_sound

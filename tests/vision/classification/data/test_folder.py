@@ -48,7 +48,7 @@ def test_the_order_does_not_depend_on_the_file_system(tmp_path):
 
 def test_what_is_no_image_is_passed_over(tmp_path):
     ignored = ["a/.hidden.jpg", "a/._1.jpg", "a/Thumbs.db", "a/1.txt", "a/1.jpg.part", "a/jpg"]
-    ignored += [".git/1.jpg", "README.md", "1.jpg", "a/folder.jpg/1.jpg"]
+    ignored += [".git/1.jpg", "README.md", "1.jpg", "__MACOSX/a/1.jpg", "a/@eaDir/1.jpg/big.jpg"]
     fill(tmp_path, [*ignored, "a/1.jpg"])
     folder = load_folder(tmp_path)
     assert folder.classes == ("a",) and names(folder) == ["a/1.jpg"]

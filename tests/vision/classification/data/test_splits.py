@@ -139,13 +139,19 @@ def test_images_for_validation_are_used(tmp_path):
         open_training(tmp_path, 0.3)
 
 
-def test_test_images_without_classes_are_no_matter(tmp_path):
+def test_test_images_without_classes_are_not_used_and_that_is_told(tmp_path):
     """As in ImageNet."""
     fill(tmp_path / "train")
     fill(tmp_path / "val")
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "1.jpg").touch()
-    assert open_training(tmp_path).test is None
+    data = open_training(tmp_path)
+    assert data.test is None and len(data.val) == 39
+    (line,) = data.lines[1:]
+    assert line.startswith(f"data: not used: {tmp_path}/test: no class folders; expected one")
+    fill(tmp_path / "test", {"eel": 2})
+    (line,) = open_training(tmp_path).lines[1:]
+    assert line.startswith("data: not used: ") and "class folders (eel) are not among" in line
 
 
 def test_one_part_of_a_data_set_is_not_taken_for_the_whole(tmp_path):

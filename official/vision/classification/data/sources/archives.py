@@ -55,6 +55,7 @@ class ArchivedImages(ImageDataset):
     entries: Entries
     positions: np.ndarray  # (N,) int64, of the images among the entries
     unused: Tuple[str, ...]  # other files in the archives
+    beside: Tuple[str, ...]  # images in the archives that are in no folder of a split
 
     def read(self, index: int) -> np.ndarray:
         return decode_image(self.content(index), self.paths[index])
@@ -87,7 +88,8 @@ def matches(folder: Path) -> bool:
 def load(path: Path, splits: Sequence[str]) -> ImageDataset:
     """The images of a split.
 
-    Classes are the names of the folders in the order of their characters' code points. Labels that
+    An archive without folders of splits is all of any split. Classes are the names of the folders
+    in the order of their characters' code points. Labels that
     are all numbers are in the order of their values, and called as the lines of ``classes.txt``
     beside the archives say, where there is one. Images in folders come in the order of class and
     name, like those of a folder; samples of WebDataset in the order of the shards.
@@ -103,14 +105,14 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
         found = _archives(path)
         split = next((name for name in splits if name in found), "")
         if not split:
-            raise DataError(
+            raise MissingSplit(
                 f"{path}: no archive for {' or '.join(splits)}; there are {_listed(found)}"
             )
         files = found[split]
     _refuse_mixtures(files)
     root = path if path.is_dir() else path.parent
     if parquet.is_parquet(files[0]):
-        return parquet.load(files, split, splits, _class_list(root))
+        return parquet.load(files, _class_list(root))
     entries = look_into(files)
     layout = _layout(entries)
     images, inside = _of_split(layout, path, split, splits)
@@ -119,7 +121,7 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
     images = _with_labels(images, entries, root, path)
     classes, position = _classes(images, root, any(entries.texts))
     if not any(entries.texts):
-        images.sort(key=lambda each: (position[str(each.label)], each.name.rpartition("/")[2]))
+        images.sort(key=lambda each: (position[str(each.label)], *each.name.rpartition("/")))
     positions = np.array([image.place for image in images], np.int64)
     return ArchivedImages(
         path / name if name else path,
@@ -129,7 +131,24 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
         entries,
         positions,
         tuple(layout.unused),
+        tuple(image.name for image in layout.images.get("", ()) if inside),
     )
+
+
+def has_no_splits(path: Path) -> bool:
+    """Whether the file is an archive whose images are of no split, but for what its name says."""
+    if not path.is_file() or not is_archive(path):
+        return False
+    return parquet.is_parquet(path) or not _has_splits(_layout(look_into([path])))
+
+
+def splits_in(folder: Path) -> List[str]:
+    """Of which splits there are archives in ``folder``."""
+    return sorted(_archives(folder))
+
+
+def _has_splits(layout: Layout) -> bool:
+    return any(images for split, images in layout.images.items() if split)
 
 
 def _layout(entries: Entries) -> Layout:
@@ -150,13 +169,8 @@ def _of_split(
             f"{path}: holds no images {some(EXTENSIONS)}{_instead(layout)}; expected a folder of "
             "them per class"
         )
-    if not split and layout.images.get("") and "train" not in splits:
+    if not split and not _has_splits(layout):
         return layout.images[""], ""
-    if not split and layout.images.get(""):
-        raise DataError(
-            f"{path}: has no folder train; put one archive named train and one named val into a "
-            "folder, and give that"
-        )
     raise MissingSplit(f"{path}: holds {_listed(layout.images)}, and no {' or '.join(splits)}")
 
 
@@ -251,7 +265,7 @@ def _archives(folder: Path) -> Dict[str, List[Path]]:
         found: Dict[str, List[Path]] = {}
         official = [path for path in names if path.name.startswith(_OFFICIAL)]
         for path in official or names:
-            split = _split_of_file(path.name)
+            split = split_of_file(path.name)
             if split and not (official and path.stem.lower() != f"{_OFFICIAL}{split}".lower()):
                 found.setdefault(split, []).append(path)
         if found:
@@ -259,12 +273,16 @@ def _archives(folder: Path) -> Dict[str, List[Path]]:
     return {}
 
 
-def _split_of_file(name: str) -> str:
+def is_called_one(name: str) -> bool:
+    """Whether a file has the name of an archive, or of a packed one, which is refused."""
+    return name.lower().endswith((*_SUFFIXES, ".tar.gz", ".tgz")) and name[0] != "."
+
+
+def split_of_file(name: str) -> str:
     """What split an archive is of, by a word in its name; "" for other files."""
-    lower = name.lower()
-    if not lower.endswith((*_SUFFIXES, ".tar.gz", ".tgz")) or lower[0] == ".":
+    if not is_called_one(name):
         return ""
-    words = re.split("[^a-z]+", lower)
+    words = re.split("[^a-z]+", name.lower())
     return next((split_name(word) for word in words if split_name(word)), "")
 
 

@@ -1,9 +1,10 @@
 """What the names of files in an archive say: which of them are images, of which split and class."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ..dataset import split_name
+from ..dataset import NEVER, split_name
 from . import imagenet
 from .entries import Entries
 
@@ -18,6 +19,15 @@ class Image(NamedTuple):
     label: Optional[str]  # its class; None where its name does not say it
 
 
+class _Way(NamedTuple):
+    """The folders on the way to images."""
+
+    split: str
+    above: List[str]  # down to the split's, without it
+    below: List[str]  # from there on; all of them where there is no split
+    is_hidden: bool
+
+
 @dataclass
 class Layout:
     """The images of an archive by split, "" where there are no splits, and what else there is."""
@@ -30,29 +40,54 @@ class Layout:
 def of_folders(names: Sequence[str], extensions: Tuple[str, ...]) -> Layout:
     """Images in a folder per class: ``train/<class>/<image>``, or ``<class>/<image>``.
 
-    Both may be below other folders. An image directly below ``train`` or the like, or below none,
-    has no label. A tar archive in another counts as a folder called without its suffix.
+    Both may be below other folders, and images in folders of class folders, as in ``data_root`` and
+    ``load_folder``. An image directly below ``train`` or the like, or below none, has no label. A
+    tar archive in another counts as a folder called without its suffix.
     """
     layout = Layout()
+    ways: Dict[str, _Way] = {}
+    found: Dict[str, Dict[str, List[int]]] = {}  # by split and folder
     for index, name in enumerate(names):
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        if not parts or any(part[0] == "." or part == "__MACOSX" for part in parts):
-            continue  # hidden: what macOS adds to every archive
-        if not parts[-1].lower().endswith(extensions):
-            if parts[-1] != imagenet.SOLUTION:
-                layout.unused.append(name)
-            continue
-        folders = [part[:-4] if part.lower().endswith(".tar") else part for part in parts[:-1]]
-        split, label = "", None
-        if len(folders) > 1 and split_name(folders[-2]):
-            label, split = folders.pop(), split_name(folders.pop())
-        elif folders and split_name(folders[-1]):
-            split = split_name(folders.pop())
-        elif folders:
-            label = folders.pop()
-        layout.images.setdefault(split, []).append(Image(index, name, label))
-        layout.roots.setdefault(split, set()).add("/".join(folders))
+        folder, _, file = name.rpartition("/")
+        way = ways.get(folder)
+        if way is None:
+            way = ways[folder] = _way_through(folder)
+        if way.is_hidden or file[:1] in ("", ".") or file in NEVER:
+            continue  # what macOS adds to every archive
+        if file.lower().endswith(extensions):
+            found.setdefault(way.split, {}).setdefault(folder, []).append(index)
+        elif file != imagenet.SOLUTION:
+            layout.unused.append(name)
+    for split, folders in found.items():
+        depth = _depth_of_classes([ways[folder].below for folder in folders])
+        if not split and all(len(ways[folder].below) > depth + 1 for folder in folders):
+            # The outermost may be parts of a data set as well as classes: whoever loads it tells.
+            depth = max(len(ways[folder].below) for folder in folders) - 1
+        layout.images[split], layout.roots[split] = [], set()
+        for folder, places in folders.items():
+            above, below = ways[folder].above, ways[folder].below
+            label = below[depth] if len(below) > depth else None
+            layout.images[split] += [Image(index, names[index], label) for index in places]
+            layout.roots[split].add("/".join(above + below[:depth]))
     return layout
+
+
+def _way_through(folder: str) -> _Way:
+    """A folder's way; the split's is the last called so that another follows, if there is one."""
+    parts = [part for part in folder.split("/") if part not in ("", ".")]
+    is_hidden = any(part[0] == "." or part in NEVER for part in parts)
+    parts = [part[:-4] if part.lower().endswith(".tar") else part for part in parts]
+    named = [place for place, name in enumerate(parts) if split_name(name)]
+    followed = [place for place in named if place + 1 < len(parts)]
+    if not named:
+        return _Way("", [], parts, is_hidden)
+    at = (followed or named)[-1]
+    return _Way(split_name(parts[at]), parts[:at], parts[at + 1 :], is_hidden)
+
+
+def _depth_of_classes(ways: Sequence[List[str]]) -> int:
+    """How many folders are above those of the classes: the ones that hold all images."""
+    return max(0, min(len(os.path.commonprefix(ways)), min(map(len, ways)) - 1))
 
 
 def of_samples(entries: Entries, extensions: Tuple[str, ...]) -> Layout:

@@ -93,26 +93,15 @@ def is_parquet(path: Path) -> bool:
         return False
 
 
-def load(
-    files: Sequence[Path], split: str, splits: Sequence[str], listed: Sequence[str]
-) -> ParquetImages:
+def load(files: Sequence[Path], listed: Sequence[str]) -> ParquetImages:
     """The rows of all files, in their order.
 
     Classes are called as Hugging Face's description of the columns says, else as ``listed``, else
     by their numbers.
 
-    Args:
-        split: what the names of the files say; "" for a single file, which serves for testing.
-        splits: names that would do.
-
     Raises:
         DataError: without pyarrow, or naming a file that is damaged or of another form.
     """
-    if not split and "train" in splits:
-        raise DataError(
-            f"{files[0]}: one file is one split; give the folder with train-….parquet and "
-            "validation-….parquet"
-        )
     found = [_File(path) for path in files]
     counts = [len(each.labels) for each in found]
     if not sum(counts):

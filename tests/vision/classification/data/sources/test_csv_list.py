@@ -193,7 +193,7 @@ WRONG = {
     "an empty label": ("1.jpg,a\n\n2.jpg,\n", "line 3 has (2.jpg, ); expected path,label"),
     "an empty path": ("1.jpg,a\n ,b\n", "line 2 has (, b); expected path,label"),
     "a cell too much": ("1.jpg,a\n2.jpg,b,c\n", "line 2 has (2.jpg, b, c); expected path,label"),
-    "an unknown split": ("1,a,train\n2,a,dev\n", "line 2: split is 'dev'; expected train, val"),
+    "an unknown split": ("1,a,train\n2,a,new\n", "line 2: split is 'new'; expected train, val"),
     "no column of labels": ("path,breed\n", "has columns (path, breed); expected one each of path"),
     "a column twice": ("path,label,label\n", "has columns (path, label, label); expected one each"),
     "quotes that do not end": ('1.jpg,a\n"2.jpg,b\n', "line 2 is not CSV: unexpected end"),

@@ -21,6 +21,7 @@ from official.vision.classification.data import check
 from official.vision.classification.data.folder import load_split
 from official.vision.classification.data.sources import entries as entries_module
 from official.vision.classification.data.sources.archives import ArchivedImages
+from official.vision.classification.data.splits import open_training
 from official.vision.classification.errors import DataError
 from tests.vision.classification.data.sources.forms import (
     CLASSES,
@@ -81,8 +82,14 @@ def test_the_same_images_in_every_form(form, root):
             for index in range(len(labels)):
                 np.testing.assert_array_equal(folder.read(index), pixels(split, index))
                 assert folder.content(index) == png(split, index) or "shards" in folder.paths[0]
-    report = check.check_data(str(path), ("train", "val"), 2, lambda *_: None)
-    assert report.is_sound and not report.warnings, (report.problems, report.unreadable)
+    data = open_training(path)
+    assert (len(data.train), len(data.val)) == tuple(map(len, LABELS.values()))
+    assert data.held_out is None and data.test is None
+    unused = [line for line in data.lines[1:] if re.match("data: not used: .*test.* class", line)]
+    assert unused == data.lines[1:] and len(unused) == form.startswith("kaggle")  # no classes there
+    report = check.check_data(str(path), ("train", "val", "test"), 2, lambda *_: None)
+    assert report.is_sound, (report.problems, report.unreadable)
+    assert [f"data: {warning}" for warning in report.warnings] == unused
     assert report.counts["val"] == dict(zip(CLASSES, (2, 3, 2)))
 
 
@@ -210,12 +217,12 @@ def test_reading_from_many_threads(root):
     assert not wrong
 
 
-def test_one_archive_without_splits_serves_for_testing(root):
+def test_one_archive_without_splits_is_all_of_any(root):
     path = pack(root / "flowers.tar", {"b/1.png": png("val", 1), "a/2.png": png("val", 2)})
-    folder = load_split(path, "val")
-    assert folder.classes == ("a", "b") and type(folder) is ArchivedImages
-    np.testing.assert_array_equal(folder.read(0), pixels("val", 2))
-    assert "has no folder train; put one archive named train" in refusal(path, "train")
+    for split in ("train", "val", "test"):
+        folder = load_split(path, split)
+        assert folder.classes == ("a", "b") and type(folder) is ArchivedImages
+        np.testing.assert_array_equal(folder.read(0), pixels("val", 2))
 
 
 def test_a_split_that_is_not_there(root):
@@ -332,8 +339,8 @@ def test_other_archives_beside_imagenets(root):
 def test_files_that_are_no_images_are_told(root):
     files = {"a/1.png": png("val", 1), "a/2.txt": b"x", "a/._1.png": b"x", "b/3.doc": b"x"}
     report = check.check_data(str(pack(root / "a.tar", files)), ("val",), 1, lambda *_: None)
-    assert report.is_sound and "2 files are not named as images" in report.warnings[0]
-    assert "(a/2.txt, b/3.doc)" in report.warnings[0]
+    assert report.is_sound and "has no splits" in report.warnings[0]
+    assert "2 files are not named as images, and not used (a/2.txt, b/3.doc)" in report.warnings[1]
 
 
 def test_links_and_devices_are_no_images(root, tmp_path):
@@ -477,7 +484,7 @@ def test_parquet_in_many_row_groups(root, monkeypatch, caplog):
         np.testing.assert_array_equal(folder.read(index), pixels("val", index))
     assert folder.classes == ("0", "1", "2") and folder.paths[6] == f"{path}: row 6"
     assert folder.groups._bytes <= 3000 and len(folder.groups._kept) == 1
-    assert "one file is one split" in refusal(path, "train")
+    assert load_split(path, "train").paths == folder.paths
 
 
 def test_parquet_of_another_form(root):
