@@ -10,10 +10,12 @@ import functools
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import yaml
 
 from official.vision.classification import train
+from official.vision.classification.data.dataset import ImageDataset
 from official.vision.classification.engine.recipe import dump_recipe, load_recipe, parse_recipe
 from official.vision.classification.preprocess import Preprocess
 from official.vision.classification.training.schedule import learning_rate
@@ -594,8 +596,43 @@ def test_the_cards_name_them():
 def test_few_images_are_seen_more_often_and_not_tested_each_time(
     monkeypatch, images, wanted, epochs, every
 ):
-    folder = MagicMock(classes=("a", "b"), __len__=lambda self: images)
+    words = ["--epochs", wanted] if wanted else []
+    recipe = fine_tuning(monkeypatch, [images // 2] * 2, *words)
+    assert (recipe.epochs, recipe.test_every, recipe.batch_size) == (epochs, every, 32)
+
+
+@pytest.mark.parametrize(
+    "counts, words, size",
+    [
+        ([20, 20], "", 32),
+        ([20, 19], "", 16),  # 16 + 15 are trained on
+        ([10, 10], "", 16),
+        ([10, 9, 1], "", 16),
+        ([5, 5], "", 8),
+        ([2, 2], "", 2),
+        ([1, 2], "", 2),
+        ([40, 40], "--val-share 0.7", 16),
+        ([40, 40], "--ngpus 2", 32),
+        ([40, 39], "--ngpus 2", 16),
+        ([3, 3], "--ngpus 8", 32),  # fails, and says why
+        ([10, 10], "--batch-size 5", 5),
+        ([10, 10], "--batch-size 64", 64),
+    ],
+)
+def test_few_images_have_smaller_batches(monkeypatch, caplog, counts, words, size):
+    recipe = fine_tuning(monkeypatch, counts, *words.split())
+    assert recipe.batch_size == size
+    told = [record.getMessage() for record in caplog.records if "batches of" in record.getMessage()]
+    smaller = size < 32 and "--batch-size" not in words
+    assert told == [f"batches of {size} images, not 32: so few are trained on"] * smaller
+
+
+def fine_tuning(monkeypatch, counts, *words):
+    """The recipe for so many images of each class, and weights of others."""
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    classes = tuple(map(str, range(len(counts))))
+    folder = ImageDataset(Path("photos"), classes, ("",) * len(labels), labels)
     monkeypatch.setattr(train, "load_split", lambda data, split: folder)
-    source = MagicMock(config=MagicMock(classes=None))
-    recipe = train._fine_tuning("photos", source, wanted)
-    assert (recipe.epochs, recipe.test_every) == (epochs, every)
+    args = train.parser().parse_args(["--data", "photos", *map(str, words)])
+    config = MagicMock(classes=None, arch="resnet18", preprocess=Preprocess())
+    return train.recipe_of(args, MagicMock(config=config))

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Optional, Sequence
 
 from .data.folder import load_split
+from .data.splits import count_left
 from .engine import flags
 from .engine.console import read_metrics
 from .engine.recipe import Recipe, load_recipe, override, parse_recipe, parse_set, stated_preprocess
@@ -201,7 +202,7 @@ def recipe_of(
     elif before:
         recipe = parse_recipe(before.recipe, args.resume)
     else:
-        fine_tuning = _fine_tuning(args.data, source, args.epochs) if source else None
+        fine_tuning = _fine_tuning(args, source) if source else None
         recipe = fine_tuning or load_recipe(_usual_recipe(arch))
     if args.epochs:
         recipe = recipe.with_epochs(args.epochs)
@@ -227,22 +228,30 @@ def recipe_of(
     return override(override(recipe, changes), dict(map(parse_set, args.set)))
 
 
-def _fine_tuning(data: str, source: Source, wanted: Optional[int] = None) -> Optional[Recipe]:
+def _fine_tuning(args: argparse.Namespace, source: Source) -> Optional[Recipe]:
     """The recipe for images of other classes than the weights', by their names; None for the same.
 
-    It takes the epochs that are ``wanted``, or as many as the number of images calls for. Not all
-    of a few images' are tested.
+    It takes as many epochs as are wanted, or as the number of images calls for. Not all of a few
+    images' are tested, and their batches are smaller.
     """
     try:
-        images = load_split(data, "train")
+        images = load_split(args.data, "train")
     except DataError:
         return None  # which is said by whoever needs the data
     found, known = images.classes, source.config.classes
     if known is not None and len(known) == len(found) and match_classes(found, known) is not None:
         return None
-    epochs = wanted or min(30, max(4, round(IMAGES_SEEN / len(images))))
+    epochs = args.epochs or min(30, max(4, round(IMAGES_SEEN / len(images))))
     every = max(1, min(-(-epochs // FEWEST_TESTS), BETWEEN_TESTS // len(images)))
-    return override(load_recipe(FINE_TUNE).with_epochs(epochs), {"test_every": every})
+    recipe = load_recipe(FINE_TUNE).with_epochs(epochs)
+    changes = {"test_every": every}
+    fewest = count_left(images, args.val_share) // flags.topology(args).processes
+    if args.batch_size is None and 0 < fewest < recipe.batch_size:
+        changes["batch_size"] = size = 1 << (fewest.bit_length() - 1)
+        logger.warning(
+            "batches of %d images, not %d: so few are trained on", size, recipe.batch_size
+        )
+    return override(recipe, changes)
 
 
 def _prepared_for(source: Source, recipe: Optional[str]) -> Preprocess:

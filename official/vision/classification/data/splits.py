@@ -60,7 +60,7 @@ class HeldOut:
         limits = {}
         for label, name in enumerate(images.classes):
             own = np.sort(order[images.labels == label])
-            count = min(max(1, round(share * len(own))), len(own) - 1)
+            count = _count_held_out(len(own), share)
             limits[name] = int(own[count - 1]) if count > 0 else -1
         if not any(limit >= 0 for limit in limits.values()):
             raise DataError(
@@ -101,6 +101,16 @@ class HeldOut:
         ):
             raise ValueError("held_out: its limits make no sense")
         return cls(share, seed, limits)
+
+
+def count_left(images: ImageDataset, share: Optional[float] = None) -> int:
+    """How many of ``images`` are trained on when ``share`` is held out; None for ``VAL_SHARE``."""
+    counts = np.bincount(images.labels, minlength=len(images.classes)).tolist()
+    return sum(count - max(0, _count_held_out(count, share or VAL_SHARE)) for count in counts)
+
+
+def _count_held_out(count: int, share: float) -> int:
+    return min(max(1, round(share * count)), count - 1)
 
 
 def keys(images: ImageDataset, seed: int) -> np.ndarray:
