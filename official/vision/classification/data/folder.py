@@ -172,6 +172,8 @@ def beside_classes(images: ImageDataset) -> List[str]:
 
 def below_classes(images: ImageDataset) -> List[str]:
     """Images of class folders' own folders, by their names."""
+    if isinstance(images, archives.ArchivedImages):
+        return list(images.below)
     if not _is_of_folders(images):
         return []
     places = {path.rpartition("/")[0] for path in images.paths}

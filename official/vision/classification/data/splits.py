@@ -313,8 +313,9 @@ def _lines(
 
 def remarks_on(*parts: ImageDataset) -> List[str]:
     """What was assumed of images that are in no class folder, or in one's own folders."""
-    deeper = [path for part in parts for path in below_classes(part)]
-    beside = sorted({path for part in parts for path in beside_classes(part)})
+    whole = {id(each): each for each in (getattr(part, "whole", part) for part in parts)}.values()
+    deeper = [path for each in whole for path in below_classes(each)]
+    beside = sorted({path for each in whole for path in beside_classes(each)})
     remarks = []
     if deeper:
         remarks.append(

@@ -100,10 +100,9 @@ def test_images_in_folders_of_a_class_are_its_own_and_that_is_said(above, pack, 
     train = load_split(path, "train")
     assert len(train) == 12 and train.classes == ("cat", "dog")
     assert [train.labels.tolist().count(label) for label in (0, 1)] == [6, 6]
-    if pack is str:
-        (line,) = (line for line in open_training(path).lines if "taken for" in line)
-        assert line.startswith("data: 2 images in folders of class folders are taken for images of")
-        assert "cat/2024/may/8.png" in line and "dog/old/1.png" in line
+    (line,) = (line for line in open_training(path).lines if "taken for" in line)
+    assert line.startswith("data: 2 images in folders of class folders are taken for images of")
+    assert "cat/2024/may/8.png" in line and "dog/old/1.png" in line
 
 
 def test_kinds_in_kinds_of_a_split_are_the_outer_ones(tmp_path):
@@ -145,10 +144,11 @@ def test_a_folder_with_images_is_a_class_also_when_it_is_alone(above, pack, tmp_
                 load_split(pack(beside), "train")
 
 
-def test_images_of_no_split_in_an_archive_are_told(tmp_path):
-    names = [*photos("train/cat", 10), *photos("val/cat", 2), "new/1.png", "new/2.png"]
+@pytest.mark.parametrize("val", [photos("val/cat", 2), []])
+def test_images_of_no_split_in_an_archive_are_told(val, tmp_path):
+    names = [*photos("train/cat", 10), *val, "new/1.png", "new/2.png"]
     data = open_training(zipped(fill(tmp_path / "set", names)))
-    assert (len(data.train), len(data.val)) == (20, 4)
+    assert len(data.train) + len(data.val) == 20 + len(val)
     (line,) = (line for line in data.lines if "not used" in line)
     assert "not used: 2 images" in line and "new/1.png" in line
     with pytest.raises(MissingSplit, match="and no test"):

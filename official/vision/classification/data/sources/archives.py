@@ -56,6 +56,7 @@ class ArchivedImages(ImageDataset):
     positions: np.ndarray  # (N,) int64, of the images among the entries
     unused: Tuple[str, ...]  # other files in the archives
     beside: Tuple[str, ...]  # images in the archives that are in no folder of a split
+    below: Tuple[str, ...]  # images in folders of class folders
 
     def read(self, index: int) -> np.ndarray:
         return decode_image(self.content(index), self.paths[index])
@@ -132,6 +133,7 @@ def load(path: Path, splits: Sequence[str]) -> ImageDataset:
         positions,
         tuple(layout.unused),
         tuple(image.name for image in layout.images.get("", ()) if inside),
+        tuple(layout.below.get(inside, ())),
     )
 
 

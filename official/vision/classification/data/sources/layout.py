@@ -34,6 +34,7 @@ class Layout:
 
     images: Dict[str, List[Image]] = field(default_factory=dict)
     roots: Dict[str, Set[str]] = field(default_factory=dict)  # folders the classes are in
+    below: Dict[str, List[str]] = field(default_factory=dict)  # images in classes' own folders
     unused: List[str] = field(default_factory=list)  # neither images nor their labels
 
 
@@ -69,6 +70,8 @@ def of_folders(names: Sequence[str], extensions: Tuple[str, ...]) -> Layout:
             label = below[depth] if len(below) > depth else None
             layout.images[split] += [Image(index, names[index], label) for index in places]
             layout.roots[split].add("/".join(above + below[:depth]))
+            if len(below) > depth + 1:
+                layout.below.setdefault(split, []).extend(names[index] for index in places)
     return layout
 
 
