@@ -60,6 +60,8 @@ def load_split(root: Union[str, Path], split: str) -> ImageDataset:
     there = split_folders(root)
     if there and csv_list.has_lists_beside(root, SPLITS[split]):
         return csv_list.load(root, SPLITS[split])
+    if there and not any(map(folders_in, there.values())) and csv_list.matches(root):
+        return csv_list.load(root, SPLITS[split])
     if not there:
         for kind in _FOLDER_KINDS:
             if kind.matches(root):
@@ -80,6 +82,9 @@ def data_root(root: Union[str, Path]) -> Path:
     """The place of the data set in ``root``: many archives unpack to a folder in a folder."""
     root = Path(root)
     for _ in range(_DEEPEST):
+        found = _only_list(root)
+        if found is not None:
+            return found
         inner = None if not root.is_dir() or _is_known(root) else _only_folder(root)
         if inner is None:
             break
@@ -220,6 +225,27 @@ def _only_folder(folder: Path) -> Optional[Path]:
     if len(inner) != 1 or images_in(folder) or images_in(inner[0]) or not folders_in(inner[0]):
         return None
     return inner[0]
+
+
+def _only_list(root: Path) -> Optional[Path]:
+    """The list of the images in a folder without folders of classes, as Kaggle has them.
+
+    Raises:
+        DataError: when there are several.
+    """
+    if not root.is_dir() or csv_list.matches(root) or not csv_list.usable_in(root):
+        return None
+    folders = folders_in(root)
+    classes = [path for path in folders if not split_name(path.name) and images_in(path)]
+    if len(classes) > 1 or any(folders_in(path) for path in folders if split_name(path.name)):
+        return None
+    lists = csv_list.usable_in(root)
+    if len(lists) > 1:
+        names = some([path.name for path in lists])
+        raise DataError(
+            f"{root}: has several lists of images {names}; give one of them with --data"
+        )
+    return lists[0]
 
 
 def _images_below(folder: Path, depth: int = 0) -> List[str]:

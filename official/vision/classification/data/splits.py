@@ -167,6 +167,10 @@ def open_training(
     if whole and share is None:
         _refuse_part(root)
     train = load_split(root, "train")
+    if len(train.classes) < 2:
+        raise DataError(
+            f"{train.root}: has one class {some(train.classes)}; a classifier needs two or more"
+        )
     val = None if whole else _validation(root, share)
     held_out = None
     if val is None:
@@ -302,13 +306,13 @@ def _lines(
         )
     if test is not None:
         lines.append(f"data: {len(test)} test images in {test.root}, which decide nothing")
-    columns = csv_list.columns_read(root)
+    of_list = [csv_list.columns_read(train.root), csv_list.place_read(train.root)]
     parts = [train, val] + ([test] if test is not None else [])
     unused = unused_splits(root, [part.root for part in parts])
     names = [printable(name) for name in unused if not (no_test and split_name(name) == "test")]
     lines += [f"data: not used: {text}" for text in (", ".join(names), no_test) if text]
     lines += [f"data: {remark}" for remark in remarks_on(*parts)]
-    return lines + ([columns] if columns else [])
+    return lines + [line for line in of_list if line]
 
 
 def remarks_on(*parts: ImageDataset) -> List[str]:

@@ -1,9 +1,10 @@
 """Images named in a list: a CSV file, or one of MMPreTrain's.
 
 **CSV**: rows of ``path,label``, or of ``path,label,split``, separated by commas, semicolons or
-tabs. A path is relative to the file's folder. The first row may name the columns, in any order and
-with others among them. A list without splits is of one split: that of its name in a folder with
-``train.csv`` and ``val.csv``; alone it serves for training and for testing (see ``splits.py``).
+tabs. A path is relative to the file's folder, or to a folder there (``list_places.py``). The first
+row may name the columns, in any order and with others among them. A list without splits is of one
+split: that of its name in a folder with ``train.csv`` and ``val.csv``; alone it serves for training
+and for testing (see ``splits.py``).
 
 **MMPreTrain** (its ``CustomDataset``, ``ann_file``): rows of ``path label`` in ``meta/train.txt``
 and ``meta/val.txt``, with paths below ``train/`` and ``val/`` beside ``meta/``.
@@ -19,19 +20,26 @@ import numpy as np
 from ...errors import DataError, MissingSplit
 from ...readers.text_file import read_lines
 from ..dataset import ImageDataset, some, split_name
+from ..image import EXTENSIONS
+from .list_places import find_place
 
 _COLUMNS = ("path", "label", "split")
 # What people call these columns; of several the earlier counts.
 _CALLED = {
     "path": (
         *("path", "filename", "image", "file", "filepath", "file_name", "image_path", "img_path"),
-        *("image_name", "img", "filepaths", "images", "image_file", "file_path"),
+        *("image_name", "img", "filepaths", "images", "image_file", "file_path", "image_id"),
+        *("img_id", "id_code", "id"),
     ),
-    "label": ("label", "class", "category", "class_name", "labels", "target", "label_name"),
+    "label": (
+        *("label", "class", "category", "class_name", "labels", "target", "label_name", "breed"),
+        *("species", "class_id", "diagnosis"),
+    ),
     "split": ("split", "subset", "set", "data_set", "partition"),
 }
 _DELIMITERS = (",", ";", "\t")
 _LISTS_OF_MMPRETRAIN = "meta"
+_SUBMISSION = "submission"  # in the name of a list whose labels are examples
 
 
 class _Row(NamedTuple):
@@ -60,13 +68,33 @@ def has_no_splits(path: Path) -> bool:
     return path.is_file() and is_list(path) and not _read(path)[0].split
 
 
+def usable_in(folder: Path) -> List[Path]:
+    """Lists of images of two classes or more that are there, whatever the lists are called."""
+    found = sorted([*folder.glob("*.csv"), *folder.glob("*.tsv")])
+    return [path for path in found if _SUBMISSION not in path.name.lower() and _is_usable(path)]
+
+
+def _is_usable(path: Path) -> bool:
+    try:
+        rows = _read(path)
+    except DataError:
+        return False
+    names = [row.path for row in rows]
+    return len(_classes(rows)) > 1 and find_place(path.parent, _split_of(path), names).is_sure
+
+
+def _split_of(path: Path) -> str:
+    """What the list's name says: ``train_labels.csv`` is of train."""
+    return split_name(re.sub(r"(?i)[\W_]*(labels?|list|annotations?|metadata)$", "", path.stem))
+
+
 def _lists(folder: Path, pattern: str = "") -> Dict[str, Path]:
     """The lists in a folder by their splits."""
     if not pattern:
         inner = _lists(folder / _LISTS_OF_MMPRETRAIN, "*.txt")
         return {**inner, **_lists(folder, "*.tsv"), **_lists(folder, "*.csv")}
     found = sorted(folder.glob(pattern), reverse=True)
-    spelled = {split_name(path.stem): path for path in found if split_name(path.stem)}
+    spelled = {_split_of(path): path for path in found if _split_of(path)}
     return {**spelled, **{path.stem: path for path in found if split_name(path.stem) == path.stem}}
 
 
@@ -117,16 +145,29 @@ def columns_read(path: Path) -> str:
     return f"list: {told}" + (f"; not read: {', '.join(map(ascii, others))}" if others else "")
 
 
+def place_read(path: Path) -> str:
+    """A line on where the images of a list were found, where that is not what it says."""
+    if not path.is_file() or not is_list(path) or _is_mmpretrain(path):
+        return ""
+    rows = _read(path)
+    place = find_place(path.parent, rows[0].split or _split_of(path), [row.path for row in rows])
+    if place.files:
+        return f"list: has names without suffixes, of images in {place.folder}"
+    return f"list: its images are in {place.folder}" if place.folder != path.parent else ""
+
+
 def _folder(path: Path, rows: Sequence[_Row], chosen: Sequence[_Row]) -> ImageDataset:
     root = path.parent
     classes, called = _classes(rows), {}
     if _is_mmpretrain(path):
         root = _root_of_mmpretrain(path, chosen[0].path)
         called = _names_of_mmpretrain(path, rows)
+    names = [row.path for row in chosen]
+    place = find_place(root, chosen[0].split or _split_of(path), names)
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index[row.label] for row in chosen], np.int32)
     classes = tuple(called.get(name, name) for name in classes)
-    paths = tuple(row.path if row.path[0] == "/" else f"{root}/{row.path}" for row in chosen)
+    paths = tuple(place.path_of(name) for name in names)
     images = ImageDataset(path, classes, paths, labels)
     return images.relabel(sorted(classes)) if called else images
 
@@ -263,7 +304,11 @@ def _called(cell: str) -> str:
 
 def _names_columns(first: Sequence[str]) -> bool:
     """Whether a list's first row names its columns: no image is called as one of these."""
-    return any(_called(cell) in _CALLED["path"] for cell in first)
+    names = [_called(cell) for cell in first]
+    if any(name in _CALLED["path"] for name in names):
+        return True
+    has_image = any(cell.lower().endswith(EXTENSIONS) for cell in first)
+    return not has_image and len(first) > 1 and any(name in _CALLED["label"] for name in names)
 
 
 def _columns(first: Sequence[str], path: Path) -> List[str]:
@@ -278,13 +323,17 @@ def _columns(first: Sequence[str], path: Path) -> List[str]:
     columns = [""] * len(first)
     for column, candidates in _CALLED.items():
         name = next((name for name in candidates if name in names), None)
-        if name is None and column != "split" or names.count(name or "") > 1:
-            raise DataError(
-                f"{path}: has columns {some(first)}; expected one each of path, label and maybe "
-                "split (also understood: filename, image, file; class, category; subset, set)"
-            )
-        if name is not None:
+        if name is not None and names.count(name) == 1:
             columns[names.index(name)] = column
+    missing = [column for column in ("path", "label") if column not in columns]
+    others = [place for place, name in enumerate(names) if name and not columns[place]]
+    if len(missing) == len(others) == 1:
+        columns[others[0]] = missing.pop()
+    if missing:
+        raise DataError(
+            f"{path}: has columns {some(first)}; expected one each of path, label and maybe "
+            "split (also understood: filename, image, file; class, category; subset, set)"
+        )
     return columns
 
 

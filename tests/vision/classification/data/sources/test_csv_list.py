@@ -45,6 +45,9 @@ HEADS = {
     "semicolons without names": "b/1.jpg;dog\na 2.jpg;cat\nc.png;dog\n",
     "tabs": "file\tlabel\tnote\nb/1.jpg\tdog\t,;\na 2.jpg\tcat\t\nc.png\tdog\t\n",
     "quoted": '"image_path";"class name"\n"b/1.jpg";"dog"\n"a 2.jpg";"cat"\n"c.png";"dog"\n',
+    "the label is the other column": "image,Id\nb/1.jpg,dog\na 2.jpg,cat\nc.png,dog\n",
+    "the path is the other column": "dog?,label\nb/1.jpg,dog\na 2.jpg,cat\nc.png,dog\n",
+    "diagnoses": "id_code,diagnosis\nb/1.jpg,dog\na 2.jpg,cat\nc.png,dog\n",
     "Kaggle": "class id,filepaths,labels\n1,b/1.jpg,dog\n0,a 2.jpg,cat\n1,c.png,dog\n",
 }
 
@@ -194,7 +197,8 @@ WRONG = {
     "an empty path": ("1.jpg,a\n ,b\n", "line 2 has (, b); expected path,label"),
     "a cell too much": ("1.jpg,a\n2.jpg,b,c\n", "line 2 has (2.jpg, b, c); expected path,label"),
     "an unknown split": ("1,a,train\n2,a,new\n", "line 2: split is 'new'; expected train, val"),
-    "no column of labels": ("path,breed\n", "has columns (path, breed); expected one each of path"),
+    "no column of labels": ("path,x,y\n", "has columns (path, x, y); expected one each of path"),
+    "no column of paths": ("x,label,y\n", "has columns (x, label, y); expected one each of path"),
     "a column twice": ("path,label,label\n", "has columns (path, label, label); expected one each"),
     "quotes that do not end": ('1.jpg,a\n"2.jpg,b\n', "line 2 is not CSV: unexpected end"),
     "a cell without end": (f"1.jpg,{'a' * 200_000}\n", "line 1 is not CSV: field larger"),
