@@ -47,6 +47,7 @@ HEADS = {
     "quoted": '"image_path";"class name"\n"b/1.jpg";"dog"\n"a 2.jpg";"cat"\n"c.png";"dog"\n',
     "the label is the other column": "image,Id\nb/1.jpg,dog\na 2.jpg,cat\nc.png,dog\n",
     "the path is the other column": "dog?,label\nb/1.jpg,dog\na 2.jpg,cat\nc.png,dog\n",
+    "pandas, the label is the other one": ",image,x\n0,b/1.jpg,dog\n1,a 2.jpg,cat\n2,c.png,dog\n",
     "diagnoses": "id_code,diagnosis\nb/1.jpg,dog\na 2.jpg,cat\nc.png,dog\n",
     "Kaggle": "class id,filepaths,labels\n1,b/1.jpg,dog\n0,a 2.jpg,cat\n1,c.png,dog\n",
 }
@@ -57,6 +58,11 @@ HEADS = {
 def test_columns_as_people_call_them(tmp_path, form, name):
     folder = load_split(written(tmp_path / name, HEADS[form]), "val")
     assert content(folder) == [("b/1.jpg", "dog"), ("a 2.jpg", "cat"), ("c.png", "dog")]
+
+
+def test_a_class_may_be_called_class(tmp_path):
+    path = written(tmp_path / "l.csv", "1.jpg,class\n2.jpg,label\n")
+    assert content(load_split(path, "val")) == [("1.jpg", "class"), ("2.jpg", "label")]
 
 
 def test_names_with_semicolons_do_not_separate_columns(tmp_path):

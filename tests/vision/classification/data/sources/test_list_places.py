@@ -86,14 +86,15 @@ def test_images_beside_the_list_come_first(tmp_path):
     assert set(load_split(root, "train").paths) == {f"{root}/{n:02}.jpg" for n in range(20)}
 
 
-def test_some_images_may_be_lacking(tmp_path):
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_some_images_may_be_lacking(suffix, tmp_path):
     """The list is right about where the others are; who reads those that lack is told."""
-    root = fill(tmp_path, "train.csv", "id,label", "images", suffix="")
+    root = fill(tmp_path, "train.csv", "id,label", "images", suffix=suffix)
     for number in (0, 3, 4, 9):
         (root / "images" / f"{number:02}.jpg").unlink()
     images = load_split(root, "train")
     assert images.paths[1] == f"{root}/images/01.jpg"
-    with pytest.raises(DataError, match="/images/00: no such image"):
+    with pytest.raises(DataError, match=f"/images/00{suffix}: no such image"):
         images.read(0)
 
 
@@ -123,8 +124,9 @@ def test_several_lists_and_none_of_them_named(tmp_path):
     fill(root, "two.csv", "id,label", "images", suffix="")
     with pytest.raises(DataError, match=r"several lists of images \(one.csv, two.csv\); give"):
         open_training(root)
-    (root / "two.csv").write_text("id,width,height\n00,3,4\n")  # of no use
-    assert is_whole(root) and len(load_split(root, "train")) == 20
+    for useless in ("id,width,height\n00,3,4\n", "id,class\n00,a\n", "id,class\nx,a\ny,b\n"):
+        (root / "two.csv").write_text(useless)
+        assert is_whole(root) and len(load_split(root, "train")) == 20
 
 
 def test_one_class_is_none(tmp_path):
