@@ -105,6 +105,14 @@ def test_all_parts_are_packed_and_serve_as_they_did(tool, tmp_path, capsys):
     ]
 
 
+def test_images_for_testing_without_classes_are_left_out_and_told(tool, photos, tmp_path, caplog):
+    (photos / "test").mkdir()
+    (photos / "test" / "1.png").write_bytes(png("val", 1))
+    assert run(tool, photos, tmp_path / "out") == 0
+    assert "not used: " in caplog.text and "/test: no class folders" in caplog.text
+    assert not list((tmp_path / "out").glob("test*"))
+
+
 def test_an_archive_without_parts_is_one(tool, tmp_path):
     for name, split in (("photos.tar", "train"), ("my val.tar", "val")):
         with tarfile.open(tmp_path / name, "w") as archive:

@@ -34,6 +34,7 @@ def load_split(root: Union[str, Path], split: str) -> ImageDataset:
     * the folder ``CUB_200_2011``, under any name;
     * a folder with ``train.csv``, ``val.csv`` or ``test.csv``: lists of images;
     * a folder with archives named after splits, or with ImageNet's own archives;
+    * a folder with one list of images, whatever it is called, and no folders of classes;
     * a file ``*.csv``, ``*.tsv`` or ``*.txt``: a list of images of all splits;
     * a tar or zip archive, or a Parquet file, of images;
     * any other file: one of CIFAR's archives.
@@ -191,7 +192,8 @@ def _is_of_folders(images: ImageDataset) -> bool:
     root = images.root
     if not root.is_dir() or images.has_files is False or _is_known(root):
         return False
-    return {path.name for path in folders_in(root)} == set(images.classes)
+    names = {path.name for path in folders_in(root)}
+    return bool(names) and names <= set(images.classes)
 
 
 def _hint(root: Path, there: Dict[str, Path]) -> str:
@@ -233,7 +235,7 @@ def _only_list(root: Path) -> Optional[Path]:
     Raises:
         DataError: when there are several.
     """
-    if not root.is_dir() or csv_list.matches(root) or not csv_list.usable_in(root):
+    if not root.is_dir() or csv_list.matches(root) or imagenet.matches(root):
         return None
     folders = folders_in(root)
     classes = [path for path in folders if not split_name(path.name) and images_in(path)]
@@ -245,7 +247,7 @@ def _only_list(root: Path) -> Optional[Path]:
         raise DataError(
             f"{root}: has several lists of images {names}; give one of them with --data"
         )
-    return lists[0]
+    return lists[0] if lists else None
 
 
 def _images_below(folder: Path, depth: int = 0) -> List[str]:

@@ -8,6 +8,7 @@ on later, whatever images were added or taken away in between.
 
 import contextlib
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from .folder import (
     split_folders,
 )
 from .sources import archives, csv_list, imagenet
+
+logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.2  # of the images of a data set without any for validation
 
@@ -187,7 +190,7 @@ def parts_of(root: Union[str, Path]) -> Dict[str, ImageDataset]:
 
     What says nothing of splits is all for training, unless an archive's own name tells. CIFAR and
     CUB-200-2011 are split as published, where the test images are those to validate on. Images for
-    testing whose classes are nowhere, as ImageNet's, are left out.
+    testing whose classes are nowhere, as ImageNet's, are left out, with a warning.
 
     Raises:
         DataError: as ``load_split``.
@@ -196,13 +199,15 @@ def parts_of(root: Union[str, Path]) -> Dict[str, ImageDataset]:
     if is_whole(root):
         return {archives.split_of_file(root.name) or "train": load_split(root, "train")}
     found: Dict[str, ImageDataset] = {}
-    for split in ("train", "val", "test"):
-        with contextlib.suppress(DataError if split == "test" else MissingSplit):
+    for split in ("train", "val"):
+        with contextlib.suppress(MissingSplit):
             found[split] = load_part(root, split)
-    if not found:
-        load_split(root, "train")  # tells why
-    first = next(iter(found.values()))
-    return {split: images.relabel(first.classes) for split, images in found.items()}
+    first = next(iter(found.values()), None) or load_part(root, "train")  # which tells why
+    found = {split: images.relabel(first.classes) for split, images in found.items()}
+    test, no_test = _for_testing(root, first)
+    if no_test:
+        logger.warning("not used: %s", no_test)
+    return {**found, "test": test} if test is not None else found
 
 
 def load_part(root: Union[str, Path], split: str) -> ImageDataset:

@@ -125,6 +125,10 @@ def test_images_beside_the_classes_are_told(above, tmp_path):
     assert any("not used: 3 images that are beside" in warning for warning in report.warnings)
     if not above:
         assert "; not used: 3 images that are beside" in open_testing(root)[1]
+        return
+    fill(tmp_path, ["val/cat/1.png", "val/2.png"])  # a class less
+    (line,) = (line for line in open_training(root).lines if "not used" in line)
+    assert "not used: 4 images" in line
 
 
 @pytest.mark.parametrize("pack", [str, zipped], ids=["folder", "zip"])
