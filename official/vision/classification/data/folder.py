@@ -3,7 +3,7 @@
 import errno
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -185,6 +185,18 @@ def below_classes(images: ImageDataset) -> List[str]:
     places = {path.rpartition("/")[0] for path in images.paths}
     deeper = {place for place in places if Path(place).parent != images.root}
     return [path for path in images.paths if path.rpartition("/")[0] in deeper]
+
+
+def unused_folders(root: Path, used: Sequence[Path]) -> List[str]:
+    """Names of folders in ``root`` that have class folders with images, and are not ``used``."""
+    places = {place for folder in used for place in (folder, *folder.parents)}
+    if not root.is_dir() or root in used or root not in places:
+        return []
+    return [
+        folder.name
+        for folder in folders_in(root)
+        if folder not in places and any(images_in(inner) for inner in folders_in(folder))
+    ]
 
 
 def _is_of_folders(images: ImageDataset) -> bool:

@@ -12,7 +12,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -23,11 +23,10 @@ from .folder import (
     below_classes,
     beside_classes,
     data_root,
-    folders_in,
-    images_in,
     is_flat,
     load_split,
     split_folders,
+    unused_folders,
 )
 from .sources import archives, csv_list, imagenet
 
@@ -188,7 +187,7 @@ def open_training(
 def parts_of(root: Union[str, Path]) -> Dict[str, ImageDataset]:
     """All that a data set has of ``train``, ``val`` and ``test``, with the classes of the first.
 
-    What says nothing of splits is all for training, unless an archive's own name tells. CIFAR and
+    What says nothing of splits is all for training, unless its own name tells. CIFAR and
     CUB-200-2011 are split as published, where the test images are those to validate on. Images for
     testing whose classes are nowhere, as ImageNet's, are left out, with a warning.
 
@@ -197,7 +196,7 @@ def parts_of(root: Union[str, Path]) -> Dict[str, ImageDataset]:
     """
     root = data_root(root)
     if is_whole(root):
-        return {archives.split_of_file(root.name) or "train": load_split(root, "train")}
+        return {_called(root) or "train": load_split(root, "train")}
     found: Dict[str, ImageDataset] = {}
     for split in ("train", "val"):
         with contextlib.suppress(MissingSplit):
@@ -259,16 +258,18 @@ def _validation(root: Path, share: Optional[float]) -> Optional[ImageDataset]:
 def _refuse_part(root: Path) -> None:
     """``--data photos/train`` would pass over ``photos/val``, ``train.tar`` over ``val.tar``."""
     root = root.absolute()
-    if root.is_file():
-        own, there = archives.split_of_file(root.name), archives.splits_in(root.parent)
-    else:
-        own, there = split_name(root.name), list(split_folders(root.parent))
-    others = sorted(set(there) - {own})
+    in_files = archives.splits_in if root.is_file() else split_folders
+    own, others = _called(root), sorted(set(in_files(root.parent)) - {_called(root)})
     if own and others:
         raise DataError(
             f"{root}: is one part of a data set that has {others[0]}, too; did you mean "
             f"--data {root.parent}? --val-share 0.2 holds images out of this part alone"
         )
+
+
+def _called(root: Path) -> str:
+    """The split that the name of a folder or an archive tells."""
+    return split_name(root.name) if root.is_dir() else archives.split_of_file(root.name)
 
 
 def _for_testing(root: Path, train: ImageDataset) -> Tuple[Optional[ImageDataset], str]:
@@ -313,7 +314,7 @@ def _lines(
         lines.append(f"data: {len(test)} test images in {test.root}, which decide nothing")
     of_list = [csv_list.columns_read(train.root), csv_list.place_read(train.root)]
     parts = [train, val] + ([test] if test is not None else [])
-    unused = unused_splits(root, [part.root for part in parts])
+    unused = unused_folders(root, [part.root for part in parts])
     names = [printable(name) for name in unused if not (no_test and split_name(name) == "test")]
     lines += [f"data: not used: {text}" for text in (", ".join(names), no_test) if text]
     lines += [f"data: {remark}" for remark in remarks_on(*parts)]
@@ -339,19 +340,6 @@ def remarks_on(*parts: ImageDataset) -> List[str]:
     return remarks
 
 
-def unused_splits(root: Union[str, Path], used: Sequence[Path]) -> List[str]:
-    """Names of folders in ``root`` that have class folders with images, and are not ``used``."""
-    root = Path(root)
-    places = {place for folder in used for place in (folder, *folder.parents)}
-    if not root.is_dir() or root in used or root not in places:
-        return []
-    return [
-        folder.name
-        for folder in folders_in(root)
-        if folder not in places and any(images_in(inner) for inner in folders_in(folder))
-    ]
-
-
 def open_testing(
     root: Union[str, Path], split: Optional[str] = None, held_out: Optional[HeldOut] = None
 ) -> Tuple[ImageDataset, str]:
@@ -370,7 +358,7 @@ def open_testing(
         if part is not None:
             return part
     if is_whole(root):
-        if split:
+        if split not in (None, _called(root)):
             raise MissingSplit(
                 f"{root}: has no splits, and these weights do not say that images of it were held "
                 f"out, so there is no --split {split}; without the flag all of them are tested"

@@ -221,3 +221,6 @@ def test_one_part_of_several_archives_is_refused(tmp_path):
     assert (len(data.train), len(data.val), len(data.test)) == (16, 4, 8)
     tested, line = open_testing(tmp_path / "test.zip", None, data.held_out)
     assert len(tested) == 8 and "testing on all 8 images" in line
+    assert len(open_testing(tmp_path / "test.zip", "test")[0]) == 8  # as its name says
+    with pytest.raises(MissingSplit, match="no --split val"):
+        open_testing(tmp_path / "test.zip", "val")
