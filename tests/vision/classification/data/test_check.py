@@ -269,7 +269,7 @@ def test_images_for_testing_are_looked_at_too(images):
     (warning,) = report.warnings
     assert warning.startswith("6 of 7 test images are in val too, such as ")
     (images / "test" / "new").mkdir()
-    shutil.move(images / "test" / "b" / "bad.png", images / "test" / "new")
+    (images / "test" / "b" / "bad.png").rename(images / "test" / "new" / "bad.png")
     report = run(images, ("train", "val", "test"))
     assert report.is_sound and [*report.counts] == ["train", "val"]
     assert "not used: " in report.warnings[0] and "(new) are not among" in report.warnings[0]

@@ -71,10 +71,11 @@ def test_memory_that_does_not_suffice():
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+    told = done.stderr.splitlines()  # with what MegEngine says of CUDA in its wheel for Python 3.8
+    assert [line for line in told if not line.startswith(("info: ", "debug: "))] == [
         "train.py: error: there is not enough memory; use a smaller --batch-size, or give the "
-        "process more\n"
-    )
+        "process more"
+    ]
 
 
 def test_other_errors_of_megengine_are_not_hidden():
