@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Optional, Sequence
 
 from .data.folder import load_split
-from .data.splits import count_left
+from .data.splits import count_trained_on
 from .engine import flags
 from .engine.console import read_metrics
 from .engine.recipe import Recipe, load_recipe, override, parse_recipe, parse_set, stated_preprocess
@@ -245,12 +245,12 @@ def _fine_tuning(args: argparse.Namespace, source: Source) -> Optional[Recipe]:
     every = max(1, min(-(-epochs // FEWEST_TESTS), BETWEEN_TESTS // len(images)))
     recipe = load_recipe(FINE_TUNE).with_epochs(epochs)
     changes = {"test_every": every}
-    fewest = count_left(images, args.val_share) // flags.topology(args).processes
-    if args.batch_size is None and 0 < fewest < recipe.batch_size:
+    count = count_trained_on(args.data, images, args.val_share)
+    fewest = count // flags.topology(args).processes
+    usual = recipe.batch_size
+    if args.batch_size is None and 0 < fewest < usual:
         changes["batch_size"] = size = 1 << (fewest.bit_length() - 1)
-        logger.warning(
-            "batches of %d images, not %d: so few are trained on", size, recipe.batch_size
-        )
+        logger.warning("batches of %d images, not %d: %d are trained on", size, usual, count)
     return override(recipe, changes)
 
 

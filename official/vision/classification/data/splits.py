@@ -105,8 +105,12 @@ class HeldOut:
         return cls(share, seed, limits)
 
 
-def count_left(images: ImageDataset, share: Optional[float] = None) -> int:
-    """How many of ``images`` are trained on when ``share`` is held out; None for ``VAL_SHARE``."""
+def count_trained_on(root: Union[str, Path], images: ImageDataset, share: Optional[float]) -> int:
+    """How many of ``images``, those of ``root`` for training, ``open_training`` trains on."""
+    if share is None and not is_whole(root):
+        with contextlib.suppress(DataError):
+            load_part(root, "val")
+            return len(images)
     counts = np.bincount(images.labels, minlength=len(images.classes)).tolist()
     return sum(count - max(0, _count_held_out(count, share or VAL_SHARE)) for count in counts)
 

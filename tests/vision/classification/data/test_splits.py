@@ -10,6 +10,7 @@ from official.vision.classification.data.loader import Loader
 from official.vision.classification.data.sampler import BatchIndices
 from official.vision.classification.data.splits import (
     HeldOut,
+    count_trained_on,
     is_whole,
     keys,
     open_testing,
@@ -53,6 +54,17 @@ def test_a_share_of_every_class_is_held_out(tmp_path, share):
     first, single = data.lines
     assert f"{share or 0.2:g} of each class" in first and str(len(data.val)) in first
     assert "1 classes have one image" in single and "(dog)" in single
+
+
+@pytest.mark.parametrize("share", [None, 0.1, 0.5])
+@pytest.mark.parametrize("parts", [[""], ["train"], ["train", "test"], ["train", "val"]])
+def test_the_images_that_are_trained_on_are_counted_beforehand(tmp_path, parts, share):
+    for part in parts:
+        fill(tmp_path / part)
+    images = load_split(tmp_path, "train")
+    share = None if "val" in parts else share
+    expected = len(open_training(tmp_path, share).train)
+    assert count_trained_on(tmp_path, images, share) == expected
 
 
 def test_which_images_is_a_function_of_seed_and_names(tmp_path):
