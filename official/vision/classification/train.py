@@ -245,12 +245,12 @@ def _fine_tuning(args: argparse.Namespace, source: Source) -> Optional[Recipe]:
     every = max(1, min(-(-epochs // FEWEST_TESTS), BETWEEN_TESTS // len(images)))
     recipe = load_recipe(FINE_TUNE).with_epochs(epochs)
     changes = {"test_every": every}
-    count = count_trained_on(args.data, images, args.val_share)
-    fewest = count // flags.topology(args).processes
-    usual = recipe.batch_size
-    if args.batch_size is None and 0 < fewest < usual:
-        changes["batch_size"] = size = 1 << (fewest.bit_length() - 1)
-        logger.warning("batches of %d images, not %d: %d are trained on", size, usual, count)
+    if args.batch_size is None:
+        count = count_trained_on(args.data, images, args.val_share)
+        fewest, usual = count // flags.topology(args).processes, recipe.batch_size
+        if 0 < fewest < usual:
+            changes["batch_size"] = size = 1 << (fewest.bit_length() - 1)
+            logger.warning("batches of %d images, not %d: %d are trained on", size, usual, count)
     return override(recipe, changes)
 
 

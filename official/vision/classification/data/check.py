@@ -75,7 +75,7 @@ def check_data(
         report.warnings.append(f"{data}: has no splits; training holds images out, see --val-share")
         splits = ["train"]
     for split in splits:
-        _open(data, split, "train" in folders, folders, report)
+        _open(data, split, folders, report)
     _align_classes(folders, report)
     digests: List[List[bytes]] = []
     for split, folder in folders.items():
@@ -87,10 +87,9 @@ def check_data(
     return report
 
 
-def _open(
-    data: str, split: str, is_trained: bool, folders: Dict[str, ImageDataset], report: Report
-) -> None:
+def _open(data: str, split: str, folders: Dict[str, ImageDataset], report: Report) -> None:
     """Add the images of a split, or why there are none."""
+    is_trained = "train" in folders
     try:
         folders[split] = load_part(data, split)
     except MissingSplit as error:
@@ -107,10 +106,10 @@ def _open(
 
 def _align_classes(folders: Dict[str, ImageDataset], report: Report) -> None:
     """Give all splits the classes of the first, as training does."""
+    classes = next((images.classes for images in folders.values()), ())
     for split, images in list(folders.items())[1:]:
-        first = next(iter(folders.values()))
         try:
-            folders[split] = images.relabel(first.classes)
+            folders[split] = images.relabel(classes)
         except DataError as error:
             if split == "test":
                 report.warnings.append(f"not used: {error}")

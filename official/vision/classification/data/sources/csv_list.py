@@ -21,7 +21,7 @@ from ...errors import DataError, MissingSplit
 from ...readers.text_file import read_lines
 from ..dataset import ImageDataset, some, split_name
 from ..image import EXTENSIONS
-from .list_places import find_place
+from .list_places import Place, find_place
 
 _COLUMNS = ("path", "label", "split")
 # What people call these columns; of several the earlier counts.
@@ -79,8 +79,12 @@ def _is_usable(path: Path) -> bool:
         rows = _read(path)
     except DataError:
         return False
-    names = [row.path for row in rows]
-    return len(_classes(rows)) > 1 and find_place(path.parent, _split_of(path), names).is_sure
+    return len(_classes(rows)) > 1 and _place_of(path.parent, path, rows).is_sure
+
+
+def _place_of(root: Path, path: Path, rows: Sequence[_Row]) -> Place:
+    """Where in ``root`` the images of a list's rows are; the first row's split comes first."""
+    return find_place(root, rows[0].split or _split_of(path), [row.path for row in rows])
 
 
 def _split_of(path: Path) -> str:
@@ -150,7 +154,7 @@ def place_read(path: Path) -> str:
     if not path.is_file() or not is_list(path) or _is_mmpretrain(path):
         return ""
     rows = _read(path)
-    place = find_place(path.parent, rows[0].split or _split_of(path), [row.path for row in rows])
+    place = _place_of(path.parent, path, rows)
     if place.files:
         return f"list: has names without suffixes, of images in {place.folder}"
     return f"list: its images are in {place.folder}" if place.folder != path.parent else ""
@@ -162,12 +166,11 @@ def _folder(path: Path, rows: Sequence[_Row], chosen: Sequence[_Row]) -> ImageDa
     if _is_mmpretrain(path):
         root = _root_of_mmpretrain(path, chosen[0].path)
         called = _names_of_mmpretrain(path, rows)
-    names = [row.path for row in chosen]
-    place = find_place(root, chosen[0].split or _split_of(path), names)
+    place = _place_of(root, path, chosen)
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index[row.label] for row in chosen], np.int32)
     classes = tuple(called.get(name, name) for name in classes)
-    paths = tuple(place.path_of(name) for name in names)
+    paths = tuple(place.path_of(row.path) for row in chosen)
     images = ImageDataset(path, classes, paths, labels)
     return images.relabel(sorted(classes)) if called else images
 
